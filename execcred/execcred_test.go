@@ -1,0 +1,124 @@
+package execcred
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestParse(t *testing.T) {
+	const v1req = `{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","spec":{"interactive":true,"cluster":{"server":"https://10.0.0.1:6443","config":{"a":1}}}}`
+	tests := []struct {
+		name, info string
+		version    string
+		wantErr    string // "version", "malformed" or empty
+	}{
+		{"absent", "", "client.authentication.k8s.io/v1", ""},
+		{"v1", v1req, "client.authentication.k8s.io/v1", ""},
+		{"v1beta1", strings.Replace(v1req, "/v1\"", "/v1beta1\"", 1), "client.authentication.k8s.io/v1beta1", ""},
+		{"v1alpha1", strings.Replace(v1req, "/v1\"", "/v1alpha1\"", 1), "", "version"},
+		{"another group", strings.Replace(v1req, "client.authentication.k8s.io/v1", "example.com/v1", 1), "", "version"},
+		{"no version", `{"kind":"ExecCredential"}`, "", "version"},
+		{"another kind", strings.Replace(v1req, "ExecCredential", "Pod", 1), "", "malformed"},
+		{"not json", "nonsense", "", "malformed"},
+		{"torn", v1req[:40], "", "malformed"},
+		{"an array", "[]", "", "malformed"},
+		{"null", "null", "", "malformed"},
+		{"huge", strings.Repeat(" ", maxRequest+1), "", "malformed"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			req, err := Parse(tt.info)
+			var version *VersionError
+			switch {
+			case tt.wantErr == "" && err != nil:
+				t.Fatal(err)
+			case tt.wantErr == "version" && !errors.As(err, &version):
+				t.Fatalf("got %v, want a VersionError", err)
+			case tt.wantErr == "malformed" && !errors.Is(err, ErrMalformed):
+				t.Fatalf("got %v, want ErrMalformed", err)
+			case tt.wantErr == "" && req.APIVersion() != tt.version:
+				t.Errorf("answers in %s, want %s", req.APIVersion(), tt.version)
+			}
+			if tt.wantErr == "version" && (!strings.Contains(err.Error(), v1+" and "+v1beta1)) {
+				t.Errorf("%q does not name both versions", err)
+			}
+		})
+	}
+	req, err := Parse(v1req)
+	if err != nil || !req.Interactive || req.Server != "https://10.0.0.1:6443" {
+		t.Errorf("got %+v, %v", req, err)
+	}
+}
+
+func TestRespond(t *testing.T) {
+	expiry := time.Date(2026, 11, 23, 12, 0, 0, 999, time.FixedZone("", 3600))
+	for _, version := range []string{v1, v1beta1} {
+		req, err := Parse(fmt.Sprintf(`{"kind":"ExecCredential","apiVersion":%q,"spec":{"interactive":false}}`, version))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		if err := req.Respond(&out, Credential{Token: "t0ken", Expiry: expiry}); err != nil {
+			t.Fatal(err)
+		}
+		want := `{"kind":"ExecCredential","apiVersion":"` + version + `","spec":{"interactive":false},"status":{"expirationTimestamp":"2026-11-23T11:00:00Z","token":"t0ken"}}` + "\n"
+		if out.String() != want {
+			t.Errorf("got  %swant %s", &out, want)
+		}
+		out.Reset()
+		if err := req.Respond(&out, Credential{Token: "t0ken"}); err != nil || strings.Contains(out.String(), "expirationTimestamp") {
+			t.Errorf("without expiry: %s, %v", &out, err)
+		}
+		out.Reset()
+		if err := req.Respond(&out, Credential{}); err == nil || out.Len() != 0 {
+			t.Errorf("an empty token was answered: %s", &out)
+		}
+	}
+}
+
+func TestCredentialDoesNotPrint(t *testing.T) {
+	c := Credential{Token: "SENTINEL", Expiry: time.Now()}
+	var log bytes.Buffer
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "c", c, "p", &c)
+	marshalled, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := fmt.Sprintf("%v %+v %#v %s %q %x %d %v", c, c, c, c, c, c, c, &c) + log.String() + string(marshalled)
+	if strings.Contains(all, "SENTINEL") || strings.Contains(all, "53454e54") {
+		t.Errorf("the token was printed: %s", all)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	seeds := []string{
+		"", "null", "{}", "[", `{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","spec":{"interactive":true}}`,
+		`{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1beta1","spec":{"cluster":{"server":"x","certificate-authority-data":"AA==","config":{}}}}`,
+	}
+	for _, s := range seeds {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, info string) {
+		req, err := Parse(info)
+		if err != nil {
+			return
+		}
+		var out bytes.Buffer
+		if err := req.Respond(&out, Credential{Token: "t"}); err != nil {
+			t.Fatalf("parsed, but cannot answer: %v", err)
+		}
+		if info != "" {
+			// The answer is itself a request of the same version.
+			again, err := Parse(out.String())
+			if err != nil || again.APIVersion() != req.APIVersion() {
+				t.Fatalf("answered %s: %v", &out, err)
+			}
+		}
+	})
+}
