@@ -1,0 +1,184 @@
+package cache
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// maxFile bounds what is read of one file.
+const maxFile = 4 << 20
+
+// Disk keeps each session in a file of its own. Names in its folder:
+//
+//	<id>.json                a session
+//	<id>.lock                its lock, and the notes of who holds it
+//	<id>.corrupt-<time>      a session that did not parse, set aside
+//	document-<hash>.json     a public document of an issuer (discovery, keys)
+//
+// Nothing else in the folder is ever changed or deleted.
+type Disk struct{ dir string }
+
+// NewDisk does not touch the folder; the first Save or Lock makes it.
+func NewDisk(dir string) *Disk { return &Disk{dir: dir} }
+
+// Path is the session's file.
+func (d *Disk) Path(id string) string { return filepath.Join(d.dir, id+".json") }
+
+// Load implements Storage. It takes no lock: a file is replaced whole.
+func (d *Disk) Load(id string) (*Entry, error) {
+	b, err := d.read(id + ".json")
+	if err != nil {
+		return nil, err
+	}
+	e, err := decode(b, id)
+	if err != nil {
+		return nil, &CorruptError{Path: d.Path(id), Err: err}
+	}
+	return e, nil
+}
+
+// Save implements Storage: it returns after the file and its folder have been
+// synced.
+func (d *Disk) Save(e *Entry) error {
+	b, err := encode(e)
+	if err != nil {
+		return err
+	}
+	return d.write(e.Key.ID()+".json", b)
+}
+
+// Delete implements Storage. The lock file stays: another process may be
+// waiting on it.
+func (d *Disk) Delete(id string) error {
+	err := os.Remove(d.Path(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// SetAside moves a file that does not parse out of the way, and says where to.
+func (d *Disk) SetAside(id string) (string, error) {
+	to := filepath.Join(d.dir, fmt.Sprintf("%s.corrupt-%s", id, time.Now().UTC().Format("20060102T150405.000")))
+	return to, os.Rename(d.Path(id), to)
+}
+
+var sessionName = regexp.MustCompile(`^([0-9a-f]{64})\.json$`)
+
+// List gives the ids of all sessions in the folder, readable or not.
+func (d *Disk) List() ([]string, error) {
+	entries, err := os.ReadDir(d.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var ids []string
+	for _, e := range entries {
+		if m := sessionName.FindStringSubmatch(e.Name()); m != nil {
+			ids = append(ids, m[1])
+		}
+	}
+	return ids, err
+}
+
+// document is a public document of an issuer, kept for an hour.
+type document struct {
+	Name      string    `json:"name"`
+	FetchedAt time.Time `json:"fetched_at"`
+	Body      []byte    `json:"body"`
+}
+
+// LoadDocument gives a document that SaveDocument kept under this name, with
+// the time at which it was fetched; nil if there is none. A document that
+// cannot be read is one that is not there: it will be fetched again.
+func (d *Disk) LoadDocument(name string) ([]byte, time.Time) {
+	b, err := d.read(documentFile(name))
+	if err != nil {
+		return nil, time.Time{}
+	}
+	var doc document
+	if json.Unmarshal(b, &doc) != nil || doc.Name != name {
+		return nil, time.Time{}
+	}
+	return doc.Body, doc.FetchedAt
+}
+
+// SaveDocument keeps a document under a name, which should say by which trust
+// it was fetched: an answer that came over an unverified connection must not
+// serve a verified one.
+func (d *Disk) SaveDocument(name string, body []byte, fetched time.Time) error {
+	b, err := json.Marshal(document{Name: name, FetchedAt: fetched.UTC(), Body: body})
+	if err != nil {
+		return err
+	}
+	return d.write(documentFile(name), b)
+}
+
+func documentFile(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return "document-" + hex.EncodeToString(sum[:]) + ".json"
+}
+
+func (d *Disk) read(name string) ([]byte, error) {
+	if err := d.checkDir(); err != nil {
+		return nil, err
+	}
+	f, err := openTrusted(filepath.Join(d.dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxFile {
+		return nil, &CorruptError{Path: f.Name(), Err: fmt.Errorf("larger than %d bytes", maxFile)}
+	}
+	return b, nil
+}
+
+func (d *Disk) write(name string, b []byte) error {
+	if err := d.makeDir(); err != nil {
+		return err
+	}
+	return writeAtomic(d.dir, name, b)
+}
+
+func (d *Disk) makeDir() error {
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		return err
+	}
+	return d.checkDir()
+}
+
+// checkDir gives ErrNotFound for a folder that is not there. The folder itself
+// may be reached through a symbolic link: people move their caches.
+func (d *Disk) checkDir() error {
+	info, err := os.Stat(d.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNotFound
+	}
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s is not a folder", d.dir)
+	}
+	return trustedDir(d.dir, info)
+}
+
+// quote makes a path safe to paste into a shell.
+func quote(path string) string { return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'" }
