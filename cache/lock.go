@@ -43,6 +43,8 @@ type Failure struct {
 	At     time.Time `json:"at"`
 	Count  int       `json:"count"`  // failures in a row
 	Client string    `json:"client"` // the client process that asked: its pid and start time
+	// Terminal is true if a person at a terminal asked.
+	Terminal bool `json:"terminal,omitempty"`
 }
 
 // waitStep is the mean time between two tries for a lock that is taken.

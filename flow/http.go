@@ -1,0 +1,301 @@
+package flow
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxAnswer bounds an answer; those of the providers have some kilobytes.
+const maxAnswer = 1 << 20
+
+// limitedClient follows no redirect of a POST, for it would carry secrets to
+// wherever it leads, and those of a GET only to where CheckURL allows.
+func limitedClient(base *http.Client) *http.Client {
+	c := http.Client{Timeout: 30 * time.Second}
+	if base != nil {
+		c = *base
+	}
+	c.Jar = nil
+	c.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		if via[0].Method != http.MethodGet || len(via) > 3 || CheckURL(req.URL.String()) != nil {
+			return http.ErrUseLastResponse
+		}
+		return nil
+	}
+	return &c
+}
+
+// post sends a form with the client's authentication and reads a JSON object
+// into answer, which may be nil. It gives a *ProviderError for any answer with
+// an error code, whatever its HTTP status: GitHub sends 200, Google 428.
+func (c *Client) post(ctx context.Context, endpoint string, form url.Values, answer any) error {
+	basic := ""
+	secrets := []string{form.Get("device_code"), form.Get("refresh_token"), form.Get("token"), form.Get("code_verifier")}
+	if c.config.ClientSecret != nil {
+		secret, err := c.config.ClientSecret()
+		if err != nil {
+			return err
+		}
+		secrets = append(secrets, secret)
+		if c.secretInBody {
+			form.Set("client_secret", secret)
+		} else {
+			basic = secret
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if basic != "" {
+		// RFC 6749 section 2.3.1: both are form-encoded first.
+		req.SetBasicAuth(url.QueryEscape(c.config.ClientID), url.QueryEscape(basic))
+	}
+	resp, body, err := c.do(req)
+	if err != nil {
+		return err
+	}
+	shown := shownURL(endpoint)
+
+	var failure struct {
+		Code        text `json:"error"`
+		Description text `json:"error_description"`
+	}
+	isJSON := json.Unmarshal(body, &failure) == nil
+	if mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); mediaType == "application/x-www-form-urlencoded" {
+		// GitHub, where the Accept header got lost on the way.
+		if values, err := url.ParseQuery(string(body)); err == nil {
+			failure.Code, failure.Description = text(values.Get("error")), text(values.Get("error_description"))
+		}
+	}
+	if failure.Code != "" {
+		return &ProviderError{
+			URL: shown, Status: resp.StatusCode, RetryAfter: parseRetryAfter(resp),
+			Code: Clean(redact(string(failure.Code), secrets), 60), Description: Clean(redact(string(failure.Description), secrets), 300),
+		}
+	}
+	bad := &AnswerError{URL: shown, Status: resp.StatusCode, RetryAfter: parseRetryAfter(resp)}
+	switch {
+	case resp.StatusCode >= 300:
+		bad.Reason = "holds no OAuth error"
+		if location := resp.Header.Get("Location"); location != "" && resp.StatusCode < 400 {
+			bad.Reason = "is a redirect, which is not followed"
+		}
+		return bad
+	case answer == nil:
+		return nil
+	case !isJSON || !bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")):
+		bad.Reason = "is not JSON"
+		return bad
+	}
+	if err := json.Unmarshal(body, answer); err != nil {
+		// Without the cause: it could quote the answer.
+		bad.Reason = "has a field of the wrong type"
+		return bad
+	}
+	return nil
+}
+
+// document is one that this client has seen already.
+type document struct {
+	body    []byte
+	fetched time.Time
+}
+
+// document gets a public document, from the cache where it is fresh unless
+// anew is set. cached tells which.
+func (c *Client) document(ctx context.Context, at string, anew bool) (body []byte, cached bool, err error) {
+	name := strings.TrimSpace(at + " " + c.config.Trust)
+	if !anew {
+		kept := c.documents[name]
+		if kept.body == nil && c.config.Documents != nil {
+			kept.body, kept.fetched = c.config.Documents.LoadDocument(name)
+		}
+		if age := time.Since(kept.fetched); kept.body != nil && age >= 0 && age < documentLife {
+			c.documents[name] = kept
+			return kept.body, true, nil
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
+	if err != nil {
+		return nil, false, err
+	}
+	resp, body, err := c.do(req)
+	if err != nil {
+		return nil, false, err
+	}
+	bad := &AnswerError{URL: shownURL(at), Status: resp.StatusCode, RetryAfter: parseRetryAfter(resp)}
+	switch {
+	case resp.StatusCode != http.StatusOK:
+		bad.Reason = "is not a document"
+		return nil, false, bad
+	case !json.Valid(body):
+		bad.Reason = "is not JSON"
+		return nil, false, bad
+	}
+	c.documents[name] = document{body, time.Now()}
+	if c.config.Documents != nil {
+		if err := c.config.Documents.SaveDocument(name, body, time.Now()); err != nil {
+			c.log("cannot keep %s: %v", shownURL(at), err) // it is fetched again next time
+		}
+	}
+	return body, false, nil
+}
+
+func (c *Client) do(req *http.Request) (*http.Response, []byte, error) {
+	req.Header.Set("Accept", "application/json")
+	if c.config.UserAgent != "" {
+		req.Header.Set("User-Agent", c.config.UserAgent)
+	}
+	shown := shownURL(req.URL.String())
+	start := time.Now()
+	resp, err := c.http.Do(req)
+	var body []byte
+	if err == nil {
+		body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+		resp.Body.Close()
+	}
+	took := time.Since(start).Round(time.Millisecond)
+	if err != nil {
+		c.log("%s %s: no answer in %s", req.Method, shown, took)
+		if req.Context().Err() != nil && !errors.Is(context.Cause(req.Context()), context.DeadlineExceeded) {
+			return nil, nil, context.Cause(req.Context())
+		}
+		var wrapped *url.Error
+		if errors.As(err, &wrapped) {
+			err = wrapped.Err // the URL is said already
+		}
+		return nil, nil, &TransportError{URL: shown, Err: err}
+	}
+	c.log("%s %s: HTTP status %d, %d bytes in %s", req.Method, shown, resp.StatusCode, len(body), took)
+	if len(body) > maxAnswer {
+		return nil, nil, &AnswerError{URL: shown, Status: resp.StatusCode, Reason: fmt.Sprintf("is larger than %d bytes", maxAnswer)}
+	}
+	return resp, body, nil
+}
+
+func (c *Client) log(format string, args ...any) {
+	if c.config.Log != nil {
+		c.config.Log(format, args...)
+	}
+}
+
+// retry tries three times within some seconds, as long as the error passes.
+func retry(ctx context.Context, try func() error) error {
+	const most = 3
+	for n := 1; ; n++ {
+		err := try()
+		// An answer that is too large or no JSON will be so again at once; a
+		// status may change.
+		var answer *AnswerError
+		if errors.As(err, &answer) && answer.Status < 429 {
+			return err
+		}
+		if !Temporary(err) || n == most || ctx.Err() != nil {
+			return err
+		}
+		pause := time.Duration(n) * 500 * time.Millisecond
+		if after := retryAfter(err); after > 5*time.Second {
+			return err // too long for somebody who waits for a prompt
+		} else if after > pause {
+			pause = after
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pause):
+		}
+	}
+}
+
+// shownURL leaves the query out, where a flag or a provider might have put
+// something that should not be seen.
+func shownURL(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return Clean(raw, 200)
+	}
+	u.RawQuery, u.Fragment, u.User = "", "", nil
+	return Clean(u.String(), 200)
+}
+
+// redact takes what was sent as a secret out of what came back.
+func redact(s string, secrets []string) string {
+	for _, secret := range secrets {
+		if secret != "" {
+			s = strings.ReplaceAll(s, secret, "[redacted]")
+		}
+	}
+	return s
+}
+
+// parseRetryAfter reads both forms of the header (RFC 9110 section 10.2.3).
+func parseRetryAfter(resp *http.Response) time.Duration {
+	header := resp.Header.Get("Retry-After")
+	if n, err := strconv.Atoi(header); err == nil {
+		return time.Duration(min(max(n, 0), 3600)) * time.Second
+	}
+	if at, err := http.ParseTime(header); err == nil {
+		return min(max(time.Until(at), 0), time.Hour)
+	}
+	return 0
+}
+
+// number is a number of seconds that may come as a string, or as nonsense: that
+// counts as not sent.
+type number float64
+
+func (n *number) UnmarshalJSON(b []byte) error {
+	f, err := strconv.ParseFloat(strings.Trim(string(b), `"`), 64)
+	if err != nil || math.IsNaN(f) {
+		f = 0
+	}
+	*n = number(f)
+	return nil
+}
+
+func (n number) seconds() time.Duration {
+	// A year is longer than anything here may last, and fits.
+	return time.Duration(float64(min(n, 365*24*3600)) * float64(time.Second))
+}
+
+// text is a string; a value of another type counts as empty.
+type text string
+
+func (t *text) UnmarshalJSON(b []byte) error {
+	var s string
+	if json.Unmarshal(b, &s) == nil {
+		*t = text(s)
+	}
+	return nil
+}
+
+// list is a JSON string, or an array of them, as in "aud" and, at some
+// providers, "scope".
+type list []string
+
+func (l *list) UnmarshalJSON(b []byte) error {
+	var one string
+	if json.Unmarshal(b, &one) == nil {
+		*l = slices.DeleteFunc([]string{one}, func(s string) bool { return s == "" })
+		return nil
+	}
+	var many []string
+	if json.Unmarshal(b, &many) == nil {
+		*l = many
+	}
+	return nil
+}

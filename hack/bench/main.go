@@ -1,0 +1,128 @@
+// The command bench measures what a cached token costs: the whole process of
+// get-token, against an empty Go program and against one that only imports the
+// same packages, all in one run and in turns, so that the ratios hold on any
+// machine.
+//
+//	go run ./hack/bench
+//
+// It ends with status 1 if a ratio or the memory is above its aim.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/oidc-device/kubectl-oidc_device/cache"
+)
+
+// Aims, as ratios of medians and in bytes.
+const (
+	aimEmpty   = 3.2
+	aimImports = 1.25
+	aimMemory  = 15 << 20
+)
+
+func main() {
+	rounds := flag.Int("rounds", 300, "processes of each kind")
+	flag.Parse()
+	if err := run(*rounds); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type subject struct {
+	name, pkg string
+	args      []string
+	path      string
+	times     []time.Duration
+	memory    int64
+}
+
+func run(rounds int) error {
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+
+	// A session with an hour to go. Nothing listens at its issuer: were
+	// anything but the file needed, the run would fail.
+	key := cache.Key{Issuer: "http://127.0.0.1:1", ClientID: "kubectl", Scopes: []string{"openid", "groups"}}
+	now := time.Now()
+	err = cache.NewDisk(filepath.Join(dir, "cache")).Save(&cache.Entry{
+		Key: key, Token: strings.Repeat("t", 1200), RefreshToken: strings.Repeat("r", 800), Subject: "alice",
+		TokenIssuedAt: now, TokenExpiresAt: now.Add(time.Hour), ApprovedAt: now,
+	})
+	if err != nil {
+		return err
+	}
+
+	const module = "github.com/oidc-device/kubectl-oidc_device"
+	plugin := &subject{name: "get-token, cached", pkg: module, args: []string{
+		"get-token", "--oidc-issuer-url=" + key.Issuer, "--oidc-client-id=" + key.ClientID, "--oidc-extra-scope=groups",
+		"--token-cache-dir=" + filepath.Join(dir, "cache"), "--prompt=never",
+	}}
+	empty := &subject{name: "(a) empty program", pkg: module + "/hack/bench/empty"}
+	imports := &subject{name: "(b) imports only", pkg: module + "/hack/bench/imports"}
+	subjects := []*subject{empty, imports, plugin}
+	for _, s := range subjects {
+		s.path = filepath.Join(dir, filepath.Base(s.pkg))
+		build := exec.Command("go", "build", "-ldflags=-s -w", "-o", s.path, s.pkg)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("building %s: %v\n%s", s.pkg, err, out)
+		}
+	}
+	for round := range rounds + 10 {
+		for _, s := range subjects {
+			took, memory, err := once(s)
+			if err != nil {
+				return err
+			}
+			if round >= 10 { // before it, the caches warm up
+				s.times = append(s.times, took)
+				s.memory = max(s.memory, memory)
+			}
+		}
+	}
+
+	fmt.Printf("%-20s %10s %10s %12s\n", "", "median", "p90", "memory")
+	for _, s := range subjects {
+		fmt.Printf("%-20s %10s %10s %9.1f MB\n", s.name, s.quantile(0.5), s.quantile(0.9), float64(s.memory)/(1<<20))
+	}
+	a, b := ratio(plugin, empty), ratio(plugin, imports)
+	fmt.Printf("get-token / (a) = %.2f (aim: at most %.2f)\n", a, aimEmpty)
+	fmt.Printf("get-token / (b) = %.2f (aim: at most %.2f)\n", b, aimImports)
+	fmt.Printf("resident memory, at its highest: %.1f MB (aim: at most %d MB)\n", float64(plugin.memory)/(1<<20), aimMemory>>20)
+	if a > aimEmpty || b > aimImports || plugin.memory > aimMemory {
+		return fmt.Errorf("above its aim")
+	}
+	return nil
+}
+
+func once(s *subject) (time.Duration, int64, error) {
+	cmd := exec.Command(s.path, s.args...)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	start := time.Now()
+	err := cmd.Run()
+	took := time.Since(start)
+	if err == nil && s.args != nil && !strings.Contains(out.String(), `"kind":"ExecCredential"`) {
+		err = fmt.Errorf("no credential in %q", out.String())
+	}
+	return took, peakMemory(cmd.ProcessState), err
+}
+
+func (s *subject) quantile(q float64) time.Duration {
+	slices.Sort(s.times)
+	return s.times[int(q*float64(len(s.times)-1))].Round(10 * time.Microsecond)
+}
+
+func ratio(a, b *subject) float64 { return float64(a.quantile(0.5)) / float64(b.quantile(0.5)) }

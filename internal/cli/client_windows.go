@@ -1,0 +1,24 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/windows"
+)
+
+// clientProcess names the process that runs us: its pid, and its start time
+// because pids come back.
+func clientProcess() string {
+	pid := os.Getppid()
+	handle, err := windows.OpenProcess(windows.PROCESS_QUERY_LIMITED_INFORMATION, false, uint32(pid))
+	if err != nil {
+		return fmt.Sprint(pid)
+	}
+	defer windows.CloseHandle(handle)
+	var start, exit, kernel, user windows.Filetime
+	if err := windows.GetProcessTimes(handle, &start, &exit, &kernel, &user); err != nil {
+		return fmt.Sprint(pid)
+	}
+	return fmt.Sprintf("%d@%d", pid, start.Nanoseconds())
+}

@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/oidc-device/kubectl-oidc_device/execcred"
+	"github.com/oidc-device/kubectl-oidc_device/flow"
+)
+
+func newGetToken() *cobra.Command {
+	o := &options{}
+	output := ""
+	c := &cobra.Command{
+		Use:   "get-token --oidc-issuer-url=URL --oidc-client-id=ID [flags]",
+		Short: "Print a token, as an ExecCredential for kubectl or bare for a script",
+		Example: `  # what kubectl runs, from the exec entry of a kubeconfig
+  kubectl oidc-device get-token --oidc-issuer-url=https://idp.example.com --oidc-client-id=kubectl
+
+  # in a CI job: the link and the code go to the log, the token to a variable
+  TOKEN=$(kubectl oidc-device get-token --output=token --oidc-issuer-url=https://idp.example.com --oidc-client-id=ci)`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return runGetToken(c.Context(), o, output, c)
+		},
+	}
+	o.addSessionFlags(c)
+	o.addTokenFlags(c)
+	c.Flags().StringVar(&o.prompt, "prompt", "auto", "whether a login may be started where no usable token exists: auto (not soon after one that was not approved), always, never")
+	c.Flags().BoolVar(&o.forceRefresh, "force-refresh", false, "renew the token now")
+	c.Flags().StringVarP(&output, "output", "o", "exec-credential", "exec-credential, or token for the bare token")
+	return c
+}
+
+func runGetToken(ctx context.Context, o *options, output string, c *cobra.Command) error {
+	info := os.Getenv(execcred.EnvVar)
+	request, err := execcred.Parse(info)
+	if err != nil {
+		return err
+	}
+	if output != "exec-credential" && output != "token" {
+		return &usageError{message: fmt.Sprintf("--output=%s is none of: exec-credential, token", output)}
+	}
+	if err := o.check(); err != nil {
+		return err
+	}
+	s := newSession(o, newUI(c.ErrOrStderr(), o.verbose))
+	if info != "" {
+		s.client = clientProcess
+	}
+	entry, err := s.token(ctx)
+	if err != nil {
+		return hintLogin(err, o)
+	}
+	if output == "token" {
+		_, err = io.WriteString(c.OutOrStdout(), entry.Token+"\n")
+		return err
+	}
+	return request.Respond(c.OutOrStdout(), execcred.Credential{Token: entry.Token, Expiry: s.comeBack(entry)})
+}
+
+// hintLogin names the command to type after a login that did not happen.
+func hintLogin(err error, o *options) error {
+	for _, e := range []error{errLoginNeeded, errTimeout, flow.ErrDenied, flow.ErrExpired} {
+		if errors.Is(err, e) {
+			return &hintedError{err: err, hint: o.commandLine("login")}
+		}
+	}
+	var coolDown *coolDownError
+	if errors.As(err, &coolDown) {
+		return &hintedError{err: err, hint: o.commandLine("login")}
+	}
+	return err
+}

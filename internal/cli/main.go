@@ -1,0 +1,144 @@
+// Package cli is the program kubectl-oidc_device: its commands, and the road
+// from a request to a token (session.go).
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// Main runs the program and gives its exit status. stdout gets the answer and
+// nothing else; people are spoken to on stderr.
+//
+// interruptible gives a context whose cause, once a signal has ended it, is a
+// *SignalError. It is called when there is something to interrupt: a cached
+// token is answered sooner than a signal handler is set up.
+func Main(interruptible func(context.Context) context.Context, args []string, stdout, stderr io.Writer) int {
+	root := newRoot(args, stdout, stderr)
+	root.SetArgs(args)
+	command, err := root.ExecuteContextC(context.WithValue(context.Background(), interruptibleKey{}, interruptible))
+	if err == nil {
+		return 0
+	}
+	message, hint, status := explain(err, command)
+	fmt.Fprintf(stderr, "%serror: %s\n", prefix, message)
+	if hint != "" {
+		fmt.Fprintf(stderr, "%shint: %s\n", prefix, hint)
+	}
+	return status
+}
+
+type interruptibleKey struct{}
+
+// interruptible is what Main was given, for the context of a command.
+func interruptible(ctx context.Context) context.Context {
+	if begin, ok := ctx.Value(interruptibleKey{}).(func(context.Context) context.Context); ok && begin != nil {
+		return begin(ctx)
+	}
+	return ctx
+}
+
+// prefix begins every line that the program says to people.
+const prefix = "oidc-device: "
+
+func newRoot(args []string, stdout, stderr io.Writer) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "kubectl-oidc_device",
+		Short: "Log in to Kubernetes from where there is no browser",
+		Long: `Log in to Kubernetes from where there is no browser: over SSH, in a container,
+in a CI job. It shows a link and a code; a person approves the login on any
+other device; kubectl gets a short-lived token (RFC 8628).`,
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl oidc-device"},
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return &usageError{message: fmt.Sprintf("unknown command %q", args[0])}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			return fromEnvironment(c.Flags())
+		},
+	}
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{message: err.Error()} })
+	root.CompletionOptions.DisableDefaultCmd = true
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(c *cobra.Command, args []string) {
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if f.Name != "help" {
+				f.Usage += fmt.Sprintf(" [$%s]", envName(f.Name))
+			}
+		})
+		help(c, args)
+	})
+	// A run makes only the command that it needs: the flags of all of them
+	// would take a tenth of the time that a cached token takes.
+	names := []string{"get-token", "login", "logout", "version"}
+	if len(args) > 0 && slices.Contains(names, args[0]) {
+		names = args[:1]
+	}
+	for _, name := range names {
+		root.AddCommand(newCommand(name))
+	}
+	return root
+}
+
+func newCommand(name string) *cobra.Command {
+	var c *cobra.Command
+	switch name {
+	case "get-token":
+		c = newGetToken()
+	case "login":
+		c = newLogin()
+	case "logout":
+		c = newLogout()
+	case "version":
+		c = newVersion()
+	}
+	c.DisableFlagsInUseLine = true
+	c.Flags().SortFlags = false
+	if c.Args == nil {
+		c.Args = noArguments
+	}
+	return c
+}
+
+func noArguments(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return &usageError{message: fmt.Sprintf("%s takes no argument, but got %q", c.Name(), args[0])}
+	}
+	return nil
+}
+
+// envName is the environment variable of a flag: OIDC_DEVICE_FOO_BAR for
+// --oidc-foo-bar and --foo-bar alike.
+func envName(flag string) string {
+	return "OIDC_DEVICE_" + strings.ToUpper(strings.ReplaceAll(strings.TrimPrefix(flag, "oidc-"), "-", "_"))
+}
+
+func fromEnvironment(flags *pflag.FlagSet) error {
+	var first error
+	flags.VisitAll(func(f *pflag.Flag) {
+		value, ok := os.LookupEnv(envName(f.Name))
+		if !ok || value == "" || f.Changed || f.Name == "help" {
+			return
+		}
+		if err := flags.Set(f.Name, value); err != nil && first == nil {
+			// Without the value and the cause, which quotes it: it may be a
+			// secret under a wrong name.
+			first = &usageError{message: fmt.Sprintf("the value of $%s does not suit --%s", envName(f.Name), f.Name)}
+		}
+	})
+	return first
+}

@@ -1,0 +1,276 @@
+package cli
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/oidc-device/kubectl-oidc_device/cache"
+	"github.com/oidc-device/kubectl-oidc_device/flow"
+)
+
+// options are the flags of a session.
+type options struct {
+	issuer, clientID         string
+	secret, secretFile       string
+	extraScopes, extraParams []string
+	offlineAccess, pkce      string
+	useAccessToken           bool
+	endpoints                flow.Endpoints
+	caFile, caData           string
+	insecureSkipTLSVerify    bool
+	storage, cacheDir        string
+	timeout                  time.Duration
+	timeoutSeconds           int
+	minValidity              time.Duration
+	maxSessionAge            time.Duration
+	forceRefresh             bool
+	prompt                   string
+	skipOpenBrowser          bool
+	browserCommand           string
+	verbose                  bool
+	given                    *pflag.FlagSet
+}
+
+// addSessionFlags declares the flags that every command about a session has.
+func (o *options) addSessionFlags(c *cobra.Command) {
+	f := c.Flags()
+	o.given = f
+	f.StringVar(&o.issuer, "oidc-issuer-url", "", "issuer, exactly as the provider writes it; https, or http on a loopback address (required)")
+	f.StringVar(&o.clientID, "oidc-client-id", "", "client id (required)")
+	f.StringVar(&o.secretFile, "oidc-client-secret-file", "", "file that holds the client secret, for a provider that gives one to devices")
+	f.StringVar(&o.secret, "oidc-client-secret", "", "the client secret itself; prefer the file: other users of the machine can read a process's arguments, and kubeconfigs are passed around")
+	f.StringSliceVar(&o.extraScopes, "oidc-extra-scope", nil, "scope to ask for beside openid; repeatable, or with commas")
+	f.StringVar(&o.offlineAccess, "oidc-offline-access", flow.Auto, "ask for the scope offline_access, which many providers want before they give a refresh token: auto (where discovery lists it), always, never")
+	f.StringSliceVar(&o.extraParams, "oidc-auth-request-extra-params", nil, "name=value to send with the device authorization request, such as audience=… or resource=…; repeatable")
+	f.StringVar(&o.pkce, "oidc-pkce-method", flow.Auto, "PKCE: auto (S256 where discovery lists it), no, S256")
+	f.BoolVar(&o.useAccessToken, "oidc-use-access-token", false, "give Kubernetes the access token in place of the ID token")
+	f.StringVar(&o.endpoints.DeviceAuthorization, "oidc-device-authorization-endpoint", "", "URL that overrides discovery")
+	f.StringVar(&o.endpoints.Token, "oidc-token-endpoint", "", "URL that overrides discovery; with this and the one above there is none")
+	f.StringVar(&o.endpoints.Revocation, "oidc-revocation-endpoint", "", "URL that overrides discovery")
+	f.StringVar(&o.endpoints.JWKS, "oidc-jwks-uri", "", "URL of the provider's keys, overrides discovery")
+	f.StringVar(&o.caFile, "certificate-authority", "", "file of certificates to trust for the provider, beside the system's")
+	f.StringVar(&o.caData, "certificate-authority-data", "", "the same, base64-encoded")
+	f.BoolVar(&o.insecureSkipTLSVerify, "insecure-skip-tls-verify", false, "do not verify the provider's certificate: whoever is in between can then take the tokens")
+	f.StringVar(&o.storage, "token-cache-storage", "disk", "where the session is kept: disk, or none")
+	f.StringVar(&o.cacheDir, "token-cache-dir", cache.DefaultDir(), "folder of the sessions")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "say on stderr what is done, each request and its duration; holds no secret")
+}
+
+// addTokenFlags declares those of the commands that get a token.
+func (o *options) addTokenFlags(c *cobra.Command) {
+	f := c.Flags()
+	f.DurationVar(&o.timeout, "authentication-timeout", 0, "the longest that a login may take, such as 3m; at most, and by default, as long as the code lasts")
+	f.IntVar(&o.timeoutSeconds, "authentication-timeout-sec", 0, "the same in seconds")
+	f.DurationVar(&o.minValidity, "min-validity", 30*time.Second, "renew a token that has less than this left; at most half of the token's lifetime counts")
+	f.DurationVar(&o.maxSessionAge, "max-session-age", 0, "after this long since a person approved the login, ask for a new one (default none)")
+	f.BoolVar(&o.skipOpenBrowser, "skip-open-browser", false, "never open a browser; without it, one is opened only at a graphical session of this machine, not over SSH or in CI")
+	f.StringVar(&o.browserCommand, "browser-command", "", "program that opens the link, given as its one argument")
+}
+
+// check finds what is wrong before anything is contacted.
+func (o *options) check() error {
+	usage := func(format string, args ...any) error { return &usageError{message: fmt.Sprintf(format, args...)} }
+	switch {
+	case o.issuer == "":
+		return usage("--oidc-issuer-url is missing")
+	case o.clientID == "":
+		return usage("--oidc-client-id is missing")
+	case o.secret != "" && o.secretFile != "":
+		return usage("--oidc-client-secret and --oidc-client-secret-file contradict each other: give one")
+	case o.timeout != 0 && o.timeoutSeconds != 0:
+		return usage("--authentication-timeout and --authentication-timeout-sec contradict each other: give one")
+	case o.timeout < 0, o.timeoutSeconds < 0, o.minValidity < 0, o.maxSessionAge < 0:
+		return usage("a duration is negative")
+	case o.insecureSkipTLSVerify && (o.caFile != "" || o.caData != ""):
+		return usage("--insecure-skip-tls-verify contradicts --certificate-authority: give one")
+	case o.forceRefresh && o.storage == "none":
+		return usage("--force-refresh has nothing to renew with --token-cache-storage=none")
+	case o.cacheDir == "":
+		return usage("--token-cache-dir is empty")
+	}
+	for _, oneOf := range []struct{ flag, value, allowed string }{
+		{"oidc-offline-access", o.offlineAccess, "auto always never"},
+		{"oidc-pkce-method", o.pkce, "auto no S256"},
+		{"token-cache-storage", o.storage, "disk none"},
+		{"prompt", o.prompt, "auto always never"},
+	} {
+		if oneOf.value != "" && !slices.Contains(strings.Fields(oneOf.allowed), oneOf.value) {
+			return usage("--%s=%s is none of: %s", oneOf.flag, oneOf.value, strings.Join(strings.Fields(oneOf.allowed), ", "))
+		}
+	}
+	for _, u := range []struct{ flag, value string }{
+		{"oidc-issuer-url", o.issuer},
+		{"oidc-device-authorization-endpoint", o.endpoints.DeviceAuthorization},
+		{"oidc-token-endpoint", o.endpoints.Token},
+		{"oidc-revocation-endpoint", o.endpoints.Revocation},
+		{"oidc-jwks-uri", o.endpoints.JWKS},
+	} {
+		if u.value == "" {
+			continue
+		}
+		if err := flow.CheckURL(u.value); err != nil {
+			return usage("--%s: %v", u.flag, err)
+		}
+	}
+	// OpenID Connect Core section 2: no query, no fragment.
+	if strings.ContainsAny(o.issuer, "?#") {
+		return usage("--oidc-issuer-url has a query or a fragment; an issuer has none")
+	}
+	for _, p := range o.extraParams {
+		name, _, ok := strings.Cut(p, "=")
+		if !ok || name == "" {
+			return usage("--oidc-auth-request-extra-params wants name=value")
+		}
+		if slices.Contains([]string{"client_id", "client_secret", "scope", "code_challenge", "code_challenge_method"}, name) {
+			return usage("--oidc-auth-request-extra-params cannot set %s: it has a flag of its own", name)
+		}
+	}
+	return nil
+}
+
+// key names the session. It needs no network: what discovery says is not part
+// of it. Nor is the revocation endpoint, which a person may find out only
+// when the session is to be ended.
+func (o *options) key() cache.Key {
+	k := cache.Key{
+		Issuer: o.issuer, ClientID: o.clientID, AccessToken: o.useAccessToken,
+		Scopes: append([]string{"openid"}, o.extraScopes...), ExtraParams: o.extraParams,
+	}
+	if o.offlineAccess == flow.Always {
+		k.Scopes = append(k.Scopes, "offline_access")
+	}
+	for name, value := range map[string]string{
+		"device_authorization": o.endpoints.DeviceAuthorization, "token": o.endpoints.Token, "jwks": o.endpoints.JWKS,
+	} {
+		if value != "" {
+			if k.Endpoints == nil {
+				k.Endpoints = map[string]string{}
+			}
+			k.Endpoints[name] = value
+		}
+	}
+	return k
+}
+
+// flowConfig reads the files that the flags name; it is off the hot path.
+func (o *options) flowConfig() (flow.Config, error) {
+	config := flow.Config{
+		Issuer: o.issuer, ClientID: o.clientID, Scopes: o.extraScopes,
+		OfflineAccess: o.offlineAccess, PKCE: o.pkce, AccessToken: o.useAccessToken,
+		Endpoints: o.endpoints, ExtraParams: url.Values{},
+		UserAgent: "kubectl-oidc_device/" + version(),
+	}
+	for _, p := range o.extraParams {
+		name, value, _ := strings.Cut(p, "=")
+		config.ExtraParams.Add(name, value)
+	}
+	if o.secret != "" || o.secretFile != "" {
+		config.ClientSecret = o.clientSecret
+	}
+	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.insecureSkipTLSVerify}
+	if o.insecureSkipTLSVerify {
+		config.Trust = "unverified"
+	}
+	pem, err := o.certificates()
+	if err != nil {
+		return config, err
+	}
+	if len(pem) > 0 {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool() // a system without certificates has the given ones
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return config, &usageError{message: "--certificate-authority holds no certificate in PEM form"}
+		}
+		tlsConfig.RootCAs = pool
+		config.Trust = fmt.Sprintf("ca-%x", sha256.Sum256(pem))
+	}
+	config.HTTP = &http.Client{
+		Timeout: 30 * time.Second,
+		Transport: &http.Transport{
+			Proxy: http.ProxyFromEnvironment, TLSClientConfig: tlsConfig, ForceAttemptHTTP2: true,
+			TLSHandshakeTimeout: 10 * time.Second,
+			// Polls are some seconds apart; an old connection through a
+			// proxy or after a laptop's sleep is worth nothing.
+			IdleConnTimeout: 20 * time.Second,
+		},
+	}
+	return config, nil
+}
+
+func (o *options) certificates() (pem []byte, err error) {
+	if o.caFile != "" {
+		if pem, err = os.ReadFile(o.caFile); err != nil {
+			return nil, &usageError{message: fmt.Sprintf("--certificate-authority: %v", err)}
+		}
+		pem = append(pem, '\n')
+	}
+	if o.caData != "" {
+		data, err := base64.StdEncoding.DecodeString(o.caData)
+		if err != nil {
+			return nil, &usageError{message: "--certificate-authority-data is not base64"}
+		}
+		pem = append(pem, data...)
+	}
+	return pem, nil
+}
+
+func (o *options) clientSecret() (string, error) {
+	if o.secretFile == "" {
+		return o.secret, nil
+	}
+	b, err := os.ReadFile(o.secretFile)
+	if err != nil {
+		return "", &usageError{message: fmt.Sprintf("--oidc-client-secret-file: %v", err)}
+	}
+	secret := strings.TrimSpace(string(b))
+	if secret == "" {
+		return "", &usageError{message: fmt.Sprintf("--oidc-client-secret-file: %s is empty", o.secretFile)}
+	}
+	return secret, nil
+}
+
+func (o *options) authenticationTimeout() time.Duration {
+	return max(o.timeout, time.Duration(o.timeoutSeconds)*time.Second)
+}
+
+// commandLine is another command for the same session, to be pasted: the flags
+// that were given and that it knows, but no secret.
+func (o *options) commandLine(name string) string {
+	command := newCommand(name)
+	line := []string{"kubectl", "oidc-device", name}
+	o.given.Visit(func(f *pflag.Flag) {
+		if command.Flags().Lookup(f.Name) == nil || f.Name == "oidc-client-secret" || f.Name == "verbose" {
+			return
+		}
+		value := f.Value.String()
+		if slice, ok := f.Value.(pflag.SliceValue); ok {
+			value = strings.Join(slice.GetSlice(), ",")
+		}
+		line = append(line, shellQuote("--"+f.Name+"="+value))
+	})
+	return strings.Join(line, " ")
+}
+
+func shellQuote(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_=.,:/@%+", r)
+	}
+	if strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

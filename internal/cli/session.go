@@ -1,0 +1,428 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/oidc-device/kubectl-oidc_device/cache"
+	"github.com/oidc-device/kubectl-oidc_device/flow"
+)
+
+// session is one run of a command about one session.
+type session struct {
+	*options
+	id      string
+	store   cache.Storage
+	disk    *cache.Disk // nil where nothing is kept
+	ui      *ui
+	started time.Time
+	// client names the process that runs us as its plugin; nil when a person
+	// or a script does. It tells one kubectl, which may run the plugin five
+	// times after a failure, from the next.
+	client func() string
+	fresh  bool // login: the cached token is not wanted
+
+	clientOfFlow *flow.Client // see flow
+}
+
+func newSession(o *options, ui *ui) *session {
+	s := &session{options: o, id: o.key().ID(), ui: ui, started: time.Now(), store: cache.None{}}
+	if o.storage != "none" {
+		s.disk = cache.NewDisk(o.cacheDir)
+		s.store = s.disk
+	}
+	return s
+}
+
+// token is the road: a cached token at once, without lock or network; else,
+// under the session's lock, one that somebody else renewed meanwhile, one
+// that is renewed now, or one from a new login.
+func (s *session) token(ctx context.Context) (*cache.Entry, error) {
+	entry, err := s.load(false)
+	if err != nil || s.usable(entry) {
+		return entry, err
+	}
+	ctx = interruptible(ctx)
+	unlock, served, err := s.lock(ctx, s.usable)
+	if err != nil || served != nil {
+		return served, err
+	}
+	defer unlock()
+	if entry, err = s.load(true); err != nil || s.usable(entry) {
+		return entry, err
+	}
+	if !s.fresh {
+		renewed, err := s.renew(ctx, entry)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if !errors.Is(err, errLoginNeeded) {
+			return renewed, err
+		}
+	}
+	return s.login(ctx, entry)
+}
+
+var (
+	errLoginNeeded = errors.New("a login is needed")
+	errTimeout     = errors.New("the login took longer than --authentication-timeout")
+)
+
+// load gives nil for a session that is not there. Where the cache cannot be
+// read at all the program goes on without it. A file that does not parse is set
+// aside under the lock alone, lest a good one that has just replaced it be.
+func (s *session) load(locked bool) (*cache.Entry, error) {
+	entry, err := s.store.Load(s.id)
+	var untrusted *cache.UntrustedError
+	var corrupt *cache.CorruptError
+	switch {
+	case err == nil:
+		return entry, nil
+	case errors.As(err, &untrusted):
+		return nil, err
+	case errors.As(err, &corrupt) && !locked:
+	case errors.As(err, &corrupt):
+		aside, aerr := s.disk.SetAside(s.id)
+		if aerr == nil {
+			s.ui.warn("%v; it was set aside as %s", err, aside)
+		} else {
+			s.ui.warn("%v, and cannot be set aside: %v", err, aerr)
+		}
+	case !errors.Is(err, cache.ErrNotFound):
+		s.ui.warn("the session cannot be read: %v", err)
+	}
+	return nil, nil
+}
+
+// usable says whether a token can be handed out without trying to renew it.
+func (s *session) usable(e *cache.Entry) bool {
+	if e == nil || e.Token == "" || time.Until(e.TokenExpiresAt) < s.slack(e) {
+		return false
+	}
+	// One that came while this process waited is as new as can be wanted.
+	return !s.fresh && !s.forceRefresh || e.TokenIssuedAt.After(s.started)
+}
+
+// valid says whether a token is good at all.
+func valid(e *cache.Entry) bool {
+	return e != nil && e.Token != "" && time.Now().Before(e.TokenExpiresAt)
+}
+
+// slack is --min-validity, but no more than half of the token's lifetime:
+// tokens of a minute would otherwise be renewed at each call.
+func (s *session) slack(e *cache.Entry) time.Duration {
+	return min(s.minValidity, max(e.TokenExpiresAt.Sub(e.TokenIssuedAt)/2, 0))
+}
+
+// comeBack is when a client should ask again.
+func (s *session) comeBack(e *cache.Entry) time.Time {
+	at := e.TokenExpiresAt.Add(-s.slack(e))
+	if !at.After(time.Now()) {
+		// Served although it could not be renewed: a client that came back at
+		// every request would not make the provider well.
+		return e.TokenExpiresAt
+	}
+	return at
+}
+
+// lock waits for the session's lock and shows what its holder waits for. As
+// soon as the session is one that enough accepts, it is given back in place of
+// the lock.
+func (s *session) lock(ctx context.Context, enough func(*cache.Entry) bool) (unlock func(), served *cache.Entry, err error) {
+	if s.disk == nil {
+		return func() {}, nil, nil
+	}
+	errServed := errors.New("somebody else renewed the session")
+	shown := ""
+	unlock, err = s.disk.Lock(ctx, s.id, func(n cache.Notes) error {
+		if e, err := s.store.Load(s.id); err == nil && enough(e) {
+			served = e
+			return errServed
+		}
+		switch {
+		case n.Prompt != nil && time.Now().Before(n.Prompt.ExpiresAt):
+			if shown != n.Prompt.UserCode {
+				shown = n.Prompt.UserCode
+				s.ui.say("process %d is waiting for the approval of this same login", n.Holder.PID)
+				s.ui.prompt(s.options, *n.Prompt, nil)
+			}
+			s.ui.countdown(n.Prompt.ExpiresAt)
+		case shown == "" && time.Since(s.started) > 2*time.Second && n.Holder.PID != 0:
+			shown = "holder"
+			s.ui.say("waiting for process %d, which is renewing this session", n.Holder.PID)
+		}
+		return nil
+	})
+	s.ui.endCountdown()
+	switch {
+	case served != nil:
+		return nil, served, nil
+	case ctx.Err() != nil:
+		return nil, nil, context.Cause(ctx)
+	case err != nil:
+		s.ui.warn("no lock can be had in %s (%v); going on without one", s.cacheDir, err)
+		return func() {}, nil, nil
+	}
+	return unlock, nil, nil
+}
+
+// renew uses the refresh token. errLoginNeeded means that there is none that
+// is of use.
+func (s *session) renew(ctx context.Context, e *cache.Entry) (*cache.Entry, error) {
+	if e == nil || e.RefreshToken == "" {
+		return nil, errLoginNeeded
+	}
+	if s.maxSessionAge > 0 && time.Since(e.ApprovedAt) > s.maxSessionAge {
+		s.ui.say("the login is older than --max-session-age=%s", s.maxSessionAge)
+		return nil, errLoginNeeded
+	}
+	// A signal between the provider's answer and the save would lose a rotated
+	// refresh token: it is held for a moment.
+	ctx, release := held(ctx, 2*time.Second)
+	defer release()
+
+	renewed, err := s.refresh(ctx, e)
+	if errors.Is(err, flow.ErrRefreshRefused) {
+		// Before believing it: where there are no locks, somebody else may
+		// have used this refresh token up a moment ago.
+		if again, lerr := s.load(true); lerr == nil && again != nil && again.RefreshToken != e.RefreshToken {
+			if s.usable(again) {
+				return again, nil
+			}
+			e = again
+			renewed, err = s.refresh(ctx, e)
+		}
+	}
+	var verification *flow.VerificationError
+	switch {
+	case err == nil:
+		return renewed, nil
+	case errors.Is(err, flow.ErrRefreshRefused), errors.Is(err, flow.ErrNoIDToken):
+		s.ui.say("the session cannot be renewed: %v", err)
+		return nil, errLoginNeeded
+	case errors.As(err, &verification), ctx.Err() != nil:
+		return nil, err
+	case valid(e):
+		s.ui.warn("the session cannot be renewed for now (%v); its token is good until %s", err, clock(e.TokenExpiresAt))
+		return e, nil
+	}
+	return nil, err
+}
+
+// refresh is one renewal, saved.
+func (s *session) refresh(ctx context.Context, e *cache.Entry) (*cache.Entry, error) {
+	client, err := s.flow(ctx)
+	if err != nil {
+		return nil, err
+	}
+	token, err := client.Refresh(ctx, flow.Previous{RefreshToken: e.RefreshToken, Subject: e.Subject, Audience: e.Audience})
+	renewed := *e
+	if err != nil {
+		if token != nil { // only the refresh token is new
+			renewed.RefreshToken = token.RefreshToken()
+			s.save(&renewed)
+		}
+		return nil, err
+	}
+	s.ui.detail("the session was renewed")
+	take(&renewed, token)
+	renewed.RenewedAt = time.Now()
+	s.save(&renewed)
+	return &renewed, nil
+}
+
+// login runs the device grant. e is the session that it will replace, or nil.
+func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, error) {
+	if err := s.mayLogin(); err != nil {
+		if valid(e) && !s.fresh {
+			s.ui.warn("%v; the token is good until %s", err, clock(e.TokenExpiresAt))
+			return e, nil
+		}
+		return nil, err
+	}
+	if limit := s.authenticationTimeout(); limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, errTimeout)
+		defer cancel()
+	}
+	client, err := s.flow(ctx)
+	if err != nil {
+		return nil, err
+	}
+	auth, err := client.Authorize(ctx)
+	if err != nil {
+		return nil, err
+	}
+	prompt := cache.Prompt{
+		VerificationURI: auth.VerificationURI, VerificationURIComplete: auth.VerificationURIComplete,
+		UserCode: auth.UserCode, ExpiresAt: auth.ExpiresAt,
+	}
+	s.note(func(n *cache.Notes) { n.Prompt = &prompt })
+	s.ui.prompt(s.options, prompt, client.Scopes())
+	s.openBrowser(prompt)
+	stop := s.ui.runCountdown(auth.ExpiresAt)
+	token, err := client.Poll(ctx, auth, func(err error) { s.ui.warn("%v; still waiting for the approval", err) })
+	stop()
+	if err != nil {
+		s.noteFailure(err)
+		return nil, err
+	}
+	entry := &cache.Entry{Key: s.key(), ApprovedAt: time.Now()}
+	take(entry, token)
+	s.save(entry)
+	s.note(func(n *cache.Notes) { n.Prompt, n.Failure = nil, nil })
+	s.ui.say("signed in as %s", whoIs(entry))
+	return entry, nil
+}
+
+// take copies what a login or a renewal brought.
+func take(e *cache.Entry, t *flow.Token) {
+	e.Token, e.RefreshToken = t.Bearer(), t.RefreshToken()
+	e.TokenIssuedAt, e.TokenExpiresAt = t.IssuedAt, t.ExpiresAt
+	e.Subject, e.Name, e.Audience = t.Subject, t.Name, t.Audience
+	if t.Scopes != nil {
+		e.ScopesGranted = t.Scopes
+	}
+}
+
+// save warns where it fails: the token is worth handing out all the same.
+func (s *session) save(e *cache.Entry) {
+	if err := s.store.Save(e); err != nil {
+		s.ui.warn("the session cannot be kept in %s (%v): the next call will need a new login", s.cacheDir, err)
+	}
+}
+
+// flow makes the client when it is first needed: that may cost a request.
+func (s *session) flow(ctx context.Context) (*flow.Client, error) {
+	if s.clientOfFlow != nil {
+		return s.clientOfFlow, nil
+	}
+	config, err := s.flowConfig()
+	if err != nil {
+		return nil, err
+	}
+	if s.disk != nil {
+		config.Documents = s.disk
+	}
+	config.Log = s.ui.detail
+	s.clientOfFlow, err = flow.New(ctx, config)
+	return s.clientOfFlow, err
+}
+
+// note leaves a word in the lock file. Where that fails, those who wait do not
+// see the prompt, and that is all.
+func (s *session) note(change func(*cache.Notes)) {
+	if s.disk != nil {
+		_ = s.disk.Annotate(s.id, change)
+	}
+}
+
+// mayLogin says whether a person may be asked now.
+func (s *session) mayLogin() error {
+	if s.prompt == "never" {
+		return fmt.Errorf("%w, and --prompt=never", errLoginNeeded)
+	}
+	if s.disk == nil {
+		return nil
+	}
+	f := s.disk.Notes(s.id).Failure
+	switch {
+	case f == nil, f.At.After(time.Now().Add(time.Hour)): // a clock that was set back
+		return nil
+	case f.At.After(s.started):
+		// It was this login that we waited for.
+		return &joinedError{failureErrors[f.Kind]}
+	case s.fresh, s.prompt == "always":
+		return nil
+	case s.client != nil && s.client() == f.Client:
+		// Terminal or not: one kubectl asks five times.
+		return s.coolDown(f.At.Add(time.Minute))
+	case s.ui.terminal || f.Terminal:
+		return nil
+	}
+	return s.coolDown(f.At.Add(min(time.Minute<<min(f.Count-1, 10), 30*time.Minute)))
+}
+
+func (s *session) coolDown(until time.Time) error {
+	if time.Now().Before(until) {
+		return &coolDownError{until: until}
+	}
+	return nil
+}
+
+// Kinds of failure in the notes, and the errors that they stand for.
+var failureErrors = map[string]error{
+	"denied":  flow.ErrDenied,
+	"expired": flow.ErrExpired,
+	"timeout": errTimeout,
+	"failed":  errors.New("the login failed"),
+}
+
+// noteFailure begins the cool-down after a login that a person was asked for
+// in vain. One that was interrupted begins none.
+func (s *session) noteFailure(err error) {
+	var signal *SignalError
+	if errors.As(err, &signal) {
+		s.note(func(n *cache.Notes) { n.Prompt = nil })
+		return
+	}
+	kind := "failed"
+	for k, e := range failureErrors {
+		if errors.Is(err, e) {
+			kind = k
+		}
+	}
+	s.note(func(n *cache.Notes) {
+		count := 1
+		if n.Failure != nil {
+			count += n.Failure.Count
+		}
+		n.Prompt, n.Failure = nil, &cache.Failure{Kind: kind, At: time.Now(), Count: count, Terminal: s.ui.terminal}
+		if s.client != nil {
+			n.Failure.Client = s.client()
+		}
+	})
+}
+
+// joinedError is the end of a login that another process ran for this one too.
+type joinedError struct{ err error }
+
+func (e *joinedError) Error() string { return fmt.Sprintf("%v (in the process that ran it)", e.err) }
+func (e *joinedError) Unwrap() error { return e.err }
+
+// coolDownError holds a login back that nobody seems to have asked for.
+type coolDownError struct{ until time.Time }
+
+func (e *coolDownError) Error() string {
+	return fmt.Sprintf("a login is needed, but the last one was not approved: no other is started before %s", clock(e.until))
+}
+
+// held gives a context that ends later than its parent, by the grace.
+func held(parent context.Context, grace time.Duration) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
+	stop := context.AfterFunc(parent, func() {
+		time.AfterFunc(grace, func() { cancel(context.Cause(parent)) })
+	})
+	return ctx, func() { stop(); cancel(nil) }
+}
+
+func whoIs(e *cache.Entry) string {
+	switch {
+	case e.Name == "" && e.Subject == "":
+		return "a user whom the token does not name"
+	case e.Name == "" || e.Name == e.Subject:
+		return e.Subject
+	}
+	return fmt.Sprintf("%s (subject %s)", e.Name, e.Subject)
+}
+
+// clock is a time of day for people, with the day where it is not today.
+func clock(t time.Time) string {
+	t = t.Local()
+	if t.Format(time.DateOnly) == time.Now().Format(time.DateOnly) {
+		return t.Format("15:04:05")
+	}
+	return t.Format("2006-01-02 15:04:05")
+}

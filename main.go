@@ -1,0 +1,28 @@
+// The command kubectl-oidc_device is a kubectl and CI credential plugin for
+// the OAuth 2.0 device authorization grant. See README.md.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/oidc-device/kubectl-oidc_device/internal/cli"
+)
+
+func main() { os.Exit(cli.Main(interruptible, os.Args[1:], os.Stdout, os.Stderr)) }
+
+// interruptible gives a context that the first signal ends, and the second
+// together with the program.
+func interruptible(parent context.Context) context.Context {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		sig := <-signals
+		signal.Stop(signals)
+		cancel(&cli.SignalError{Signal: sig})
+	}()
+	return ctx
+}
