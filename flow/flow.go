@@ -129,22 +129,25 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	}
 
 	at := strings.TrimSuffix(config.Issuer, "/") + "/.well-known/openid-configuration"
-	body, _, err := c.document(ctx, at, false)
+	var doc metadata
+	_, err := c.document(ctx, at, false, func(body []byte) error {
+		doc = metadata{}
+		if err := json.Unmarshal(body, &doc); err != nil {
+			return &AnswerError{URL: at, Status: http.StatusOK, Reason: "is not a discovery document"}
+		}
+		// OpenID Connect Discovery section 4.3: to the letter. Otherwise one
+		// provider could speak for another.
+		if doc.Issuer != config.Issuer {
+			return &IssuerError{Want: config.Issuer, Got: Clean(doc.Issuer, 300)}
+		}
+		return nil
+	})
 	if err != nil {
 		var answer *AnswerError
 		if errors.As(err, &answer) && answer.Status == http.StatusNotFound {
 			return nil, &NoDiscoveryError{Issuer: config.Issuer, URL: at}
 		}
 		return nil, err
-	}
-	var doc metadata
-	if err := json.Unmarshal(body, &doc); err != nil {
-		return nil, &AnswerError{URL: at, Status: http.StatusOK, Reason: "is not a discovery document"}
-	}
-	// OpenID Connect Discovery section 4.3: to the letter. Otherwise one
-	// provider could speak for another.
-	if doc.Issuer != config.Issuer {
-		return nil, &IssuerError{Want: config.Issuer, Got: Clean(doc.Issuer, 300)}
 	}
 	for _, e := range []struct{ endpoint, found *string }{
 		{&c.endpoints.DeviceAuthorization, &doc.DeviceAuthorization},

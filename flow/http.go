@@ -115,36 +115,41 @@ type document struct {
 	fetched time.Time
 }
 
-// document gets a public document, from the cache where it is fresh unless
-// anew is set. cached tells which.
-func (c *Client) document(ctx context.Context, at string, anew bool) (body []byte, cached bool, err error) {
+// document gets a public document and lets read read it: from the cache where
+// it is fresh, unless anew is set, else from the provider. cached tells which.
+// What read refuses is not kept.
+func (c *Client) document(ctx context.Context, at string, anew bool, read func(body []byte) error) (cached bool, err error) {
 	name := strings.TrimSpace(at + " " + c.config.Trust)
 	if !anew {
 		kept := c.documents[name]
 		if kept.body == nil && c.config.Documents != nil {
 			kept.body, kept.fetched = c.config.Documents.LoadDocument(name)
 		}
-		if age := time.Since(kept.fetched); kept.body != nil && age >= 0 && age < documentLife {
+		age := time.Since(kept.fetched)
+		if kept.body != nil && age >= 0 && age < documentLife && read(kept.body) == nil {
 			c.documents[name] = kept
-			return kept.body, true, nil
+			return true, nil
 		}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
-		return nil, false, err
+		return false, err
 	}
 	resp, body, err := c.do(req)
 	if err != nil {
-		return nil, false, err
+		return false, err
 	}
 	bad := &AnswerError{URL: shownURL(at), Status: resp.StatusCode, RetryAfter: parseRetryAfter(resp)}
 	switch {
 	case resp.StatusCode != http.StatusOK:
 		bad.Reason = "is not a document"
-		return nil, false, bad
+		return false, bad
 	case !json.Valid(body):
 		bad.Reason = "is not JSON"
-		return nil, false, bad
+		return false, bad
+	}
+	if err := read(body); err != nil {
+		return false, err
 	}
 	c.documents[name] = document{body, time.Now()}
 	if c.config.Documents != nil {
@@ -152,7 +157,7 @@ func (c *Client) document(ctx context.Context, at string, anew bool) (body []byt
 			c.log("cannot keep %s: %v", shownURL(at), err) // it is fetched again next time
 		}
 	}
-	return body, false, nil
+	return false, nil
 }
 
 func (c *Client) do(req *http.Request) (*http.Response, []byte, error) {

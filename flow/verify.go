@@ -230,26 +230,25 @@ func (c *Client) prefetchKeys(ctx context.Context) (*jose.JSONWebKeySet, error) 
 }
 
 func (c *Client) keys(ctx context.Context, anew bool) (keys *jose.JSONWebKeySet, cached bool, err error) {
-	body, cached, err := c.document(ctx, c.endpoints.JWKS, anew)
-	if err != nil {
-		return nil, false, err
-	}
-	var doc struct {
-		Keys []json.RawMessage `json:"keys"`
-	}
-	if err := json.Unmarshal(body, &doc); err != nil {
-		return nil, false, &AnswerError{URL: shownURL(c.endpoints.JWKS), Status: http.StatusOK, Reason: "is not a key set"}
-	}
-	keys = &jose.JSONWebKeySet{}
-	for _, raw := range doc.Keys {
-		// A key of a kind that the library does not know is not ours to judge
-		// (RFC 7517 section 5).
-		var key jose.JSONWebKey
-		if key.UnmarshalJSON(raw) == nil {
-			keys.Keys = append(keys.Keys, key)
+	cached, err = c.document(ctx, c.endpoints.JWKS, anew, func(body []byte) error {
+		var doc struct {
+			Keys []json.RawMessage `json:"keys"`
 		}
-	}
-	return keys, cached, nil
+		if json.Unmarshal(body, &doc) != nil || doc.Keys == nil {
+			return &AnswerError{URL: shownURL(c.endpoints.JWKS), Status: http.StatusOK, Reason: "is not a key set"}
+		}
+		keys = &jose.JSONWebKeySet{}
+		for _, raw := range doc.Keys {
+			// A key of a kind that the library does not know is not ours to
+			// judge (RFC 7517 section 5).
+			var key jose.JSONWebKey
+			if key.UnmarshalJSON(raw) == nil {
+				keys.Keys = append(keys.Keys, key)
+			}
+		}
+		return nil
+	})
+	return keys, cached, err
 }
 
 func isJWT(raw string) bool {

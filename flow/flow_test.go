@@ -1,0 +1,876 @@
+package flow_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oidc-device/kubectl-oidc_device/flow"
+	"github.com/oidc-device/kubectl-oidc_device/internal/issuer"
+)
+
+// bubble runs a test against an issuer without sockets, in time that passes by
+// itself: a code of half an hour costs milliseconds. At its end no text that
+// the test saw may hold a secret.
+func bubble(t *testing.T, o issuer.Options, test func(t *testing.T, b *bench)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		is := issuer.New(o)
+		defer is.Close()
+		b := &bench{T: t, is: is}
+		client := is.Client()
+		client.Timeout = 30 * time.Second
+		b.config = flow.Config{Issuer: is.URL(), ClientID: "kubectl", HTTP: client, Log: func(format string, args ...any) { fmt.Fprintf(&b.seen, format+"\n", args...) }}
+		if o.Shape == issuer.Google {
+			b.config.ClientSecret = func() (string, error) { return issuer.GoogleSecret, nil }
+		}
+		test(t, b)
+		for _, secret := range is.Sentinels() {
+			if strings.Contains(b.seen.String(), secret) {
+				t.Errorf("a secret was seen: %q in\n%s", secret, &b.seen)
+			}
+		}
+	})
+}
+
+type bench struct {
+	*testing.T
+	is     *issuer.Issuer
+	config flow.Config
+	seen   bytes.Buffer // log lines, errors and printed values
+	client *flow.Client
+}
+
+func (b *bench) new() *flow.Client {
+	b.Helper()
+	c, err := flow.New(b.Context(), b.config)
+	b.see(err)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.client = c
+	return c
+}
+
+func (b *bench) see(v any) { fmt.Fprintf(&b.seen, "%v %+v %#v\n", v, v, v) }
+
+// login runs the grant to its end.
+func (b *bench) login() (*flow.Authorization, *flow.Token, error) {
+	b.Helper()
+	auth, err := b.new().Authorize(b.Context())
+	b.see(err)
+	b.see(auth)
+	if err != nil {
+		return nil, nil, err
+	}
+	token, err := b.client.Poll(b.Context(), auth, func(err error) { b.see(err) })
+	b.see(err)
+	b.see(token)
+	if err == nil && (token == nil || token.Bearer() == "") {
+		b.Fatal("neither an error nor a token")
+	}
+	return auth, token, err
+}
+
+func (b *bench) mustLogin() *flow.Token {
+	b.Helper()
+	_, token, err := b.login()
+	if err != nil {
+		b.Fatal(err)
+	}
+	return token
+}
+
+// gaps are the times from the device authorization to the first poll, and from
+// each poll to the next.
+func (b *bench) gaps() []time.Duration {
+	last := b.is.Requests("device")[0].Time
+	var gaps []time.Duration
+	for _, r := range b.is.Requests("poll") {
+		gaps = append(gaps, r.Time.Sub(last))
+		last = r.Time
+	}
+	return gaps
+}
+
+func seconds(n ...int) []time.Duration {
+	out := make([]time.Duration, len(n))
+	for i, s := range n {
+		out[i] = time.Duration(s) * time.Second
+	}
+	return out
+}
+
+func wantGaps(t *testing.T, b *bench, want []time.Duration) {
+	t.Helper()
+	if got := b.gaps(); !slices.Equal(got, want) {
+		t.Errorf("times between the polls: %v, want %v", got, want)
+	}
+}
+
+func TestRFC8628(t *testing.T) {
+	type set = func(*issuer.Behaviour)
+	tests := []struct {
+		name    string // section and rule
+		options issuer.Options
+		set     set
+		config  func(*flow.Config)
+		check   func(t *testing.T, b *bench)
+	}{
+		{"3.1 form-encoded POST with client_id and scope", issuer.Options{}, func(b *issuer.Behaviour) { b.ApproveAfterPolls = 1 },
+			func(c *flow.Config) { c.Scopes = []string{"groups", "openid"} },
+			func(t *testing.T, b *bench) {
+				b.mustLogin()
+				r := b.is.Requests("device")[0]
+				if r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/x-www-form-urlencoded" ||
+					r.Form.Get("client_id") != "kubectl" || r.Form.Get("scope") != "openid groups offline_access" {
+					t.Errorf("got %s %v", r.Method, r.Form)
+				}
+			}},
+		{"3.1 extra parameters", issuer.Options{}, func(b *issuer.Behaviour) { b.ApproveAfterPolls = 1 },
+			func(c *flow.Config) { c.ExtraParams = url.Values{"audience": {"a", "b"}} },
+			func(t *testing.T, b *bench) {
+				b.mustLogin()
+				if got := b.is.Requests("device")[0].Form["audience"]; !slices.Equal(got, []string{"a", "b"}) {
+					t.Errorf("got %q", got)
+				}
+			}},
+		{"3.2 no interval means 5 s, and the first poll waits for it", issuer.Options{}, func(b *issuer.Behaviour) { b.Interval, b.ApproveAfterPolls = 0, 3 }, nil,
+			func(t *testing.T, b *bench) { b.mustLogin(); wantGaps(t, b, seconds(5, 5, 5)) }},
+		{"3.2 the interval is kept", issuer.Options{}, func(b *issuer.Behaviour) { b.Interval, b.ApproveAfterPolls = 7, 3 }, nil,
+			func(t *testing.T, b *bench) { b.mustLogin(); wantGaps(t, b, seconds(7, 7, 7)) }},
+		{"3.2 an interval that is no number means 5 s", issuer.Options{}, func(b *issuer.Behaviour) {
+			b.DeviceFields, b.ApproveAfterPolls = map[string]any{"interval": "soon"}, 2
+		}, nil,
+			func(t *testing.T, b *bench) { b.mustLogin(); wantGaps(t, b, seconds(5, 5)) }},
+		{"3.2 expires_in is required, but may come as text", issuer.Options{}, func(b *issuer.Behaviour) {
+			b.DeviceFields = map[string]any{"expires_in": "20"}
+		}, nil,
+			func(t *testing.T, b *bench) {
+				if _, _, err := b.login(); !errors.Is(err, flow.ErrExpired) {
+					t.Errorf("got %v, want ErrExpired", err)
+				}
+				wantGaps(t, b, seconds(5, 5, 5))
+			}},
+		{"3.3.1 the complete link comes beside the code", issuer.Options{}, func(b *issuer.Behaviour) { b.ApproveAfterPolls = 1 }, nil,
+			func(t *testing.T, b *bench) {
+				auth, _, err := b.login()
+				if err != nil || !strings.Contains(auth.VerificationURIComplete, auth.UserCode) || auth.VerificationURI == "" {
+					t.Errorf("got %v, %v", auth, err)
+				}
+			}},
+		{"3.3.1 a complete link that is not safe is left out", issuer.Options{}, func(b *issuer.Behaviour) {
+			b.DeviceFields, b.ApproveAfterPolls = map[string]any{"verification_uri_complete": "file:///etc/passwd"}, 1
+		}, nil,
+			func(t *testing.T, b *bench) {
+				if auth, _, err := b.login(); err != nil || auth.VerificationURIComplete != "" {
+					t.Errorf("got %v, %v", auth, err)
+				}
+			}},
+		{"3.4 grant_type, device_code and client_id", issuer.Options{}, func(b *issuer.Behaviour) { b.ApproveAfterPolls = 1 }, nil,
+			func(t *testing.T, b *bench) {
+				b.mustLogin()
+				f := b.is.Requests("poll")[0].Form
+				if f.Get("grant_type") != "urn:ietf:params:oauth:grant-type:device_code" || f.Get("device_code") == "" || f.Get("client_id") != "kubectl" || len(f) != 3 {
+					t.Errorf("got the fields %v", f)
+				}
+			}},
+		{"3.5 slow_down adds 5 s for good", issuer.Options{}, func(b *issuer.Behaviour) { b.SlowDownOnPolls, b.ApproveAfterPolls = []int{2, 3}, 6 }, nil,
+			func(t *testing.T, b *bench) { b.mustLogin(); wantGaps(t, b, seconds(5, 5, 10, 15, 15, 15)) }},
+		{"3.5 access_denied ends it", issuer.Options{}, func(b *issuer.Behaviour) { b.DenyAfterPolls = 2 }, nil,
+			func(t *testing.T, b *bench) {
+				if _, _, err := b.login(); !errors.Is(err, flow.ErrDenied) {
+					t.Errorf("got %v, want ErrDenied", err)
+				}
+				wantGaps(t, b, seconds(5, 5))
+			}},
+		{"3.5 expired_token ends it", issuer.Options{}, nil, nil,
+			func(t *testing.T, b *bench) {
+				b.is.Fault("poll", 1, issuer.Error(400, "expired_token", ""))
+				if _, _, err := b.login(); !errors.Is(err, flow.ErrExpired) {
+					t.Errorf("got %v, want ErrExpired", err)
+				}
+			}},
+		{"3.5 any other error ends it", issuer.Options{}, nil, nil,
+			func(t *testing.T, b *bench) {
+				b.is.Fault("poll", -1, issuer.Error(400, "invalid_client", "who?"))
+				_, _, err := b.login()
+				var refused *flow.ProviderError
+				if !errors.As(err, &refused) || refused.Code != "invalid_client" || refused.Description != "who?" {
+					t.Errorf("got %v", err)
+				}
+				wantGaps(t, b, seconds(5))
+			}},
+		{"3.5 the code's lifetime is a hard end", issuer.Options{}, func(b *issuer.Behaviour) { b.CodeLifetime = 30 * time.Minute }, nil,
+			func(t *testing.T, b *bench) {
+				start := time.Now()
+				if _, _, err := b.login(); !errors.Is(err, flow.ErrExpired) {
+					t.Errorf("got %v, want ErrExpired", err)
+				}
+				if took := time.Since(start); took != 30*time.Minute {
+					t.Errorf("it ended after %v", took)
+				}
+			}},
+		{"3.5 a hanging answer does not outlive the code", issuer.Options{}, func(b *issuer.Behaviour) { b.CodeLifetime = time.Minute },
+			func(c *flow.Config) { c.HTTP.Timeout = 0 },
+			func(t *testing.T, b *bench) {
+				b.is.Fault("poll", -1, issuer.Hang)
+				start := time.Now()
+				if _, _, err := b.login(); !errors.Is(err, flow.ErrExpired) {
+					t.Errorf("got %v, want ErrExpired", err)
+				}
+				if took := time.Since(start); took > time.Minute+time.Second {
+					t.Errorf("it ended after %v", took)
+				}
+			}},
+		{"3.5 back-off after a connection that fails, then the interval again", issuer.Options{}, func(b *issuer.Behaviour) { b.ApproveAfterPolls = 2 }, nil,
+			func(t *testing.T, b *bench) {
+				b.is.Fault("poll", 3, issuer.Drop)
+				b.mustLogin()
+				wantGaps(t, b, seconds(5, 10, 20, 40, 5))
+			}},
+		{"errors count with any HTTP status: GitHub's 200", issuer.Options{}, func(b *issuer.Behaviour) {
+			b.ErrorStatus, b.ApproveAfterPolls = map[string]int{"*": 200}, 3
+		}, nil,
+			func(t *testing.T, b *bench) { b.mustLogin(); wantGaps(t, b, seconds(5, 5, 5)) }},
+		{"drafts' verification_url", issuer.Options{}, func(b *issuer.Behaviour) { b.LegacyVerificationURL, b.ApproveAfterPolls = true, 1 }, nil,
+			func(t *testing.T, b *bench) {
+				if auth, _, err := b.login(); err != nil || auth.VerificationURI == "" {
+					t.Errorf("got %v, %v", auth, err)
+				}
+			}},
+		{"Google: 428, 403, a secret, verification_url", issuer.Options{Shape: issuer.Google}, func(b *issuer.Behaviour) { b.SlowDownOnPolls, b.ApproveAfterPolls = []int{1}, 3 }, nil,
+			func(t *testing.T, b *bench) { b.mustLogin() }},
+		{"Google: denied with 403", issuer.Options{Shape: issuer.Google}, func(b *issuer.Behaviour) { b.DenyAfterPolls = 1 }, nil,
+			func(t *testing.T, b *bench) {
+				if _, _, err := b.login(); !errors.Is(err, flow.ErrDenied) {
+					t.Errorf("got %v, want ErrDenied", err)
+				}
+			}},
+		{"dex", issuer.Options{Shape: issuer.Dex}, func(b *issuer.Behaviour) { b.ApproveAfterPolls = 2 }, nil,
+			func(t *testing.T, b *bench) { b.mustLogin() }},
+		{"PKCE where discovery lists it", issuer.Options{}, func(b *issuer.Behaviour) { b.PKCE, b.ApproveAfterPolls = "required", 2 }, nil,
+			func(t *testing.T, b *bench) {
+				b.mustLogin()
+				if f := b.is.Requests("device")[0].Form; f.Get("code_challenge") == "" || f.Get("code_challenge_method") != "S256" || f.Has("code_verifier") {
+					t.Errorf("device authorization: %v", f)
+				}
+				for _, r := range b.is.Requests("poll") {
+					if r.Form.Get("code_verifier") == "" {
+						t.Error("a poll without code_verifier")
+					}
+				}
+			}},
+		{"PKCE not where it is switched off", issuer.Options{}, func(b *issuer.Behaviour) { b.PKCE, b.ApproveAfterPolls = "S256", 1 },
+			func(c *flow.Config) { c.PKCE = flow.No },
+			func(t *testing.T, b *bench) {
+				b.mustLogin()
+				if b.is.Requests("device")[0].Form.Has("code_challenge") {
+					t.Error("a challenge was sent")
+				}
+			}},
+		{"offline_access never", issuer.Options{}, func(b *issuer.Behaviour) { b.ApproveAfterPolls = 1 },
+			func(c *flow.Config) { c.OfflineAccess = flow.Never },
+			func(t *testing.T, b *bench) {
+				b.mustLogin()
+				if got := b.is.Requests("device")[0].Form.Get("scope"); got != "openid" {
+					t.Errorf("asked for %q", got)
+				}
+			}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, tt.options, func(t *testing.T, b *bench) {
+				if tt.set != nil {
+					b.is.Set(tt.set)
+				}
+				if tt.config != nil {
+					tt.config(&b.config)
+				}
+				tt.check(t, b)
+			})
+		})
+	}
+}
+
+// Every fault that ends before the code does is survived, and no poll comes
+// sooner than one interval after the one before.
+func TestPollOutlivesFaults(t *testing.T) {
+	html := "<html><body>Please log in to the guest network</body></html>"
+	faults := map[string]issuer.Fault{
+		"reset":              issuer.Drop,
+		"hang":               issuer.Hang,
+		"proxy page, 200":    issuer.Answer(200, "text/html", html),
+		"proxy page, 407":    issuer.Answer(407, "text/html", html),
+		"redirect":           issuer.Answer(302, "text/html", "", "Location", "https://elsewhere.example/login"),
+		"502":                issuer.Answer(502, "text/html", html),
+		"503":                issuer.Answer(503, "text/plain", "", "Retry-After", "42"),
+		"504, empty":         issuer.Answer(504, "", ""),
+		"429":                issuer.Answer(429, "application/json", `{}`, "Retry-After", "30"),
+		"429 with an error":  issuer.Error(429, "rate_limited", "too many"),
+		"500 with an error":  issuer.Error(500, "server_error", "oops"),
+		"truncated JSON":     issuer.Answer(200, "application/json", `{"access_token":"abc`),
+		"JSON, but no token": issuer.Answer(200, "application/json", `"yes"`),
+		"an array":           issuer.Answer(200, "application/json", `[]`),
+		"endless":            issuer.Answer(200, "application/json", strings.Repeat(" ", 2<<20)),
+		"nothing":            issuer.Answer(200, "application/json", ""),
+	}
+	for name, fault := range faults {
+		for _, endpoint := range []string{"poll", "jwks"} {
+			t.Run(name+" at "+endpoint, func(t *testing.T) {
+				bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+					b.is.Set(func(b *issuer.Behaviour) { b.ApproveAfterPolls = 3 })
+					b.is.Fault(endpoint, 3, fault)
+					b.mustLogin()
+					for _, gap := range b.gaps() {
+						if gap < 5*time.Second {
+							t.Errorf("polled after %v", gap)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestRetryAfterIsHonoured(t *testing.T) {
+	bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+		b.is.Set(func(b *issuer.Behaviour) { b.ApproveAfterPolls = 1 })
+		b.is.Fault("poll", 1, issuer.Answer(503, "", "", "Retry-After", "42"))
+		b.mustLogin()
+		wantGaps(t, b, seconds(5, 42))
+	})
+}
+
+func TestInterruption(t *testing.T) {
+	bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+		client := b.new()
+		cause := errors.New("the user pressed Ctrl-C")
+		for _, fault := range []issuer.Fault{nil, issuer.Hang} {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			auth, err := client.Authorize(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if fault != nil {
+				b.is.Fault("poll", -1, fault)
+			}
+			time.AfterFunc(12*time.Second, func() { cancel(cause) })
+			start := time.Now()
+			if _, err := client.Poll(ctx, auth, nil); !errors.Is(err, cause) {
+				t.Errorf("got %v, want the cause", err)
+			}
+			if took := time.Since(start); took != 12*time.Second {
+				t.Errorf("it ended after %v", took)
+			}
+		}
+	})
+}
+
+// What an ID token can be wrong in: none of these may become a Token.
+func TestVerification(t *testing.T) {
+	tests := map[string]func(*issuer.Behaviour){
+		"alg none":            func(b *issuer.Behaviour) { b.Signing = "none" },
+		"HS256":               func(b *issuer.Behaviour) { b.Signing = "HS256" },
+		"a foreign key":       func(b *issuer.Behaviour) { b.Signing = "other-key" },
+		"another issuer":      func(b *issuer.Behaviour) { b.WrongIssuerInToken = "https://evil.example" },
+		"another audience":    func(b *issuer.Behaviour) { b.Audience = []string{"other"} },
+		"no audience":         func(b *issuer.Behaviour) { b.Audience = []string{} },
+		"another azp":         func(b *issuer.Behaviour) { b.ExtraAudiences, b.Azp = []string{"other"}, "other" },
+		"expired":             func(b *issuer.Behaviour) { b.IDTokenLifetime = -time.Minute },
+		"no expiry":           func(b *issuer.Behaviour) { b.ExtraClaims = map[string]any{"exp": nil} },
+		"not yet valid":       func(b *issuer.Behaviour) { b.ExtraClaims = map[string]any{"nbf": time.Now().Add(time.Hour).Unix()} },
+		"no subject":          func(b *issuer.Behaviour) { b.ExtraClaims = map[string]any{"sub": nil} },
+		"not a JWT":           func(b *issuer.Behaviour) { b.TokenFields = map[string]any{"id_token": "abc"} },
+		"two parts":           func(b *issuer.Behaviour) { b.TokenFields = map[string]any{"id_token": "eyJhbGciOiJFUzI1NiJ9.e30"} },
+		"empty parts":         func(b *issuer.Behaviour) { b.TokenFields = map[string]any{"id_token": ".."} },
+		"a line break within": func(b *issuer.Behaviour) { b.TokenFields = map[string]any{"id_token": "eyJhbGciOiJFUzI1NiJ9\n.e30.AA"} },
+	}
+	for name, set := range tests {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+				b.is.Set(func(bh *issuer.Behaviour) { bh.ApproveAfterPolls = 1; set(bh) })
+				_, token, err := b.login()
+				var refused *flow.VerificationError
+				if !errors.As(err, &refused) || token != nil {
+					t.Errorf("got %v, %v, want a VerificationError", token, err)
+				}
+			})
+		})
+	}
+	good := map[string]func(*issuer.Behaviour){
+		"several audiences, azp is us": func(b *issuer.Behaviour) { b.ExtraAudiences = []string{"project"} },
+		"no key id":                    func(b *issuer.Behaviour) { b.Signing = "no-kid" },
+		"a wrong access token beside": func(b *issuer.Behaviour) {
+			b.TokenFields = map[string]any{"access_token": nil, "token_type": nil, "expires_in": nil}
+		},
+	}
+	for name, set := range good {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+				b.is.Set(func(bh *issuer.Behaviour) { bh.ApproveAfterPolls = 1; set(bh) })
+				b.mustLogin()
+			})
+		})
+	}
+	for _, alg := range []string{"ES384", "RS256", "PS256"} {
+		t.Run(alg, func(t *testing.T) {
+			bubble(t, issuer.Options{Algorithm: alg}, func(t *testing.T, b *bench) {
+				b.is.Set(func(bh *issuer.Behaviour) { bh.ApproveAfterPolls = 1 })
+				b.mustLogin()
+			})
+		})
+	}
+}
+
+func TestNoIDToken(t *testing.T) {
+	bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+		b.is.Set(func(bh *issuer.Behaviour) { bh.ApproveAfterPolls, bh.NoIDToken = 1, true })
+		if _, _, err := b.login(); !errors.Is(err, flow.ErrNoIDToken) {
+			t.Errorf("got %v, want ErrNoIDToken", err)
+		}
+	})
+}
+
+func TestToken(t *testing.T) {
+	bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+		b.is.Set(func(bh *issuer.Behaviour) {
+			bh.ApproveAfterPolls, bh.IDTokenLifetime, bh.ScopesGranted = 1, 7*time.Minute, "openid groups"
+			bh.User = issuer.User{Subject: "42", Username: "jane\u202e\x1b[31m"}
+		})
+		token := b.mustLogin()
+		if token.Subject != "42" || token.Name != "jane[31m" || !slices.Equal(token.Audience, []string{"kubectl"}) ||
+			!slices.Equal(token.Scopes, []string{"openid", "groups"}) || token.RefreshToken() == "" {
+			t.Errorf("got %v %q %v %v", token, token.Name, token.Audience, token.Scopes)
+		}
+		if life := token.ExpiresAt.Sub(token.IssuedAt); life > 7*time.Minute || life < 7*time.Minute-2*time.Second {
+			t.Errorf("it lives for %v", life)
+		}
+		marshalled, err := json.Marshal(token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.seen.Write(marshalled)
+		slog.New(slog.NewTextHandler(&b.seen, nil)).Info("x", "token", token, "previous", flow.Previous{RefreshToken: token.RefreshToken()}, "client", b.client)
+		fmt.Fprintf(&b.seen, "%q %s %d %+v", token, token, token, []any{token, flow.Previous{RefreshToken: token.RefreshToken()}})
+	})
+}
+
+// The WorkOS shape has no discovery, no ID token, no token_type and no
+// expires_in: the expiry comes from the access token.
+func TestWorkOS(t *testing.T) {
+	for _, withKeys := range []bool{false, true} {
+		t.Run(fmt.Sprintf("keys=%v", withKeys), func(t *testing.T) {
+			bubble(t, issuer.Options{Shape: issuer.WorkOS}, func(t *testing.T, b *bench) {
+				b.is.Set(func(bh *issuer.Behaviour) { bh.ApproveAfterPolls, bh.AccessTokenLifetime = 2, 5*time.Minute })
+				b.config.AccessToken = true
+				b.config.Endpoints = flow.Endpoints{
+					DeviceAuthorization: b.is.URL() + "/user_management/authorize/device",
+					Token:               b.is.URL() + "/user_management/authenticate",
+				}
+				if withKeys {
+					b.config.Endpoints.JWKS = b.is.URL() + "/sso/jwks/kubectl"
+				}
+				token := b.mustLogin()
+				if n := b.is.Count("discovery") + b.is.Count("other"); n != 0 {
+					t.Errorf("%d requests for discovery", n)
+				}
+				if life := token.ExpiresAt.Sub(token.IssuedAt); life > 5*time.Minute || life < 5*time.Minute-2*time.Second {
+					t.Errorf("it lives for %v", life)
+				}
+				renewed, err := b.client.Refresh(t.Context(), flow.Previous{RefreshToken: token.RefreshToken(), Subject: token.Subject})
+				if err != nil || renewed.RefreshToken() == token.RefreshToken() {
+					t.Errorf("renewal: %v, %v", renewed, err)
+				}
+				b.is.Set(func(bh *issuer.Behaviour) { bh.WrongIssuerInToken = "https://evil.example" })
+				if _, err = b.client.Refresh(t.Context(), flow.Previous{RefreshToken: renewed.RefreshToken()}); err == nil {
+					t.Error("a token of another issuer passed")
+				}
+				b.see(err)
+			})
+		})
+	}
+}
+
+func TestAccessToken(t *testing.T) {
+	tests := []struct {
+		name string
+		set  func(*issuer.Behaviour)
+		life time.Duration // 0: refused
+	}{
+		{"opaque, expires_in", func(b *issuer.Behaviour) { b.ExpiresIn = 120 }, 2 * time.Minute},
+		{"opaque, expires_in as text", func(b *issuer.Behaviour) { b.ExpiresIn = "120" }, 2 * time.Minute},
+		{"opaque, no expires_in", func(b *issuer.Behaviour) { b.ExpiresIn = issuer.Missing{} }, 5 * time.Minute},
+		{"opaque, negative expires_in", func(b *issuer.Behaviour) { b.ExpiresIn = -1 }, 5 * time.Minute},
+		{"JWT", func(b *issuer.Behaviour) {
+			b.JWTAccessToken, b.AccessTokenLifetime, b.ExpiresIn = true, 3*time.Minute, 9999
+		}, 3 * time.Minute},
+		{"JWT, a foreign key", func(b *issuer.Behaviour) { b.JWTAccessToken, b.Signing = true, "other-key" }, 0},
+		{"JWT, alg none", func(b *issuer.Behaviour) { b.JWTAccessToken, b.Signing = true, "none" }, 0},
+		{"another type", func(b *issuer.Behaviour) { b.TokenFields = map[string]any{"token_type": "DPoP"} }, 0},
+		{"bearer in small letters", func(b *issuer.Behaviour) { b.ExpiresIn, b.TokenFields = 60, map[string]any{"token_type": "bearer"} }, time.Minute},
+		{"none", func(b *issuer.Behaviour) { b.TokenFields = map[string]any{"access_token": nil} }, 0},
+		{"a line break within", func(b *issuer.Behaviour) { b.TokenFields = map[string]any{"access_token": "a\r\nX-Evil: 1"} }, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+				b.config.AccessToken = true
+				b.is.Set(func(bh *issuer.Behaviour) { bh.ApproveAfterPolls = 1; tt.set(bh) })
+				_, token, err := b.login()
+				var refused *flow.VerificationError
+				switch {
+				case tt.life == 0 && !errors.As(err, &refused):
+					t.Errorf("got %v, %v, want a VerificationError", token, err)
+				case tt.life != 0 && err != nil:
+					t.Error(err)
+				case tt.life != 0:
+					if life := token.ExpiresAt.Sub(token.IssuedAt).Round(time.Second); life != tt.life {
+						t.Errorf("it lives for %v, want %v", life, tt.life)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestRefresh(t *testing.T) {
+	bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+		b.is.Set(func(bh *issuer.Behaviour) { bh.ApproveAfterPolls = 1 })
+		token := b.mustLogin()
+		previous := func() flow.Previous {
+			return flow.Previous{RefreshToken: token.RefreshToken(), Subject: token.Subject, Audience: token.Audience}
+		}
+		refresh := func() (*flow.Token, error) {
+			renewed, err := b.client.Refresh(t.Context(), previous())
+			b.see(err)
+			b.see(renewed)
+			return renewed, err
+		}
+		renew := func() {
+			t.Helper()
+			renewed, err := refresh()
+			if err != nil {
+				t.Fatal(err)
+			}
+			token = renewed
+		}
+
+		old := token
+		renew()
+		if token.RefreshToken() == old.RefreshToken() || token.Bearer() == old.Bearer() {
+			t.Error("nothing was rotated")
+		}
+		b.is.Set(func(bh *issuer.Behaviour) { bh.RotateRefresh = false })
+		old = token
+		renew()
+		if token.RefreshToken() != old.RefreshToken() {
+			t.Error("a refresh token that was not replaced got lost")
+		}
+
+		// Trouble that passes.
+		for _, fault := range []issuer.Fault{issuer.Drop, issuer.Answer(503, "", ""), issuer.Error(429, "slow", "")} {
+			b.is.Fault("refresh", 2, fault)
+			renew()
+		}
+		// Trouble that stays, and is no reason for a new login.
+		for _, fault := range []issuer.Fault{issuer.Drop, issuer.Hang, issuer.Answer(503, "", "", "Retry-After", "600"), issuer.Answer(200, "text/html", "<html>")} {
+			b.is.Fault("refresh", -1, fault)
+			start := time.Now()
+			if _, err := refresh(); !flow.Temporary(err) {
+				t.Errorf("got %v, want what passes", err)
+			}
+			if took := time.Since(start); took > 95*time.Second {
+				t.Errorf("it took %v", took)
+			}
+			b.is.Fault("refresh", 0, nil)
+		}
+
+		// The provider renews, but what it sends is not for us.
+		var refused *flow.VerificationError
+		b.is.Set(func(bh *issuer.Behaviour) { bh.ExtraClaims = map[string]any{"sub": "mallory"} })
+		if renewed, err := refresh(); !errors.As(err, &refused) || renewed != nil {
+			t.Errorf("another subject: %v, %v", renewed, err)
+		}
+		b.is.Set(func(bh *issuer.Behaviour) { bh.ExtraClaims = nil; bh.NoIDTokenAtRefresh, bh.RotateRefresh = true, true })
+		renewed, err := refresh()
+		if !errors.Is(err, flow.ErrNoIDToken) || renewed == nil || renewed.RefreshToken() == token.RefreshToken() || renewed.Bearer() != "" {
+			t.Errorf("no ID token: %v, %v", renewed, err)
+		}
+		token = renewed
+		b.is.Set(func(bh *issuer.Behaviour) { bh.NoIDTokenAtRefresh = false })
+		// What is not known of the session (ErrNoIDToken gave no subject) is not compared.
+		renew()
+
+		old = token
+		renew()
+		token = old // used up: a real provider takes it for theft
+		if _, err := refresh(); !errors.Is(err, flow.ErrRefreshRefused) {
+			t.Errorf("got %v, want ErrRefreshRefused", err)
+		}
+	})
+}
+
+// A provider that answers the renewal while its keys are out of reach: the
+// rotated refresh token must not be lost with the answer.
+func TestRefreshKeepsTheRotatedToken(t *testing.T) {
+	bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+		b.is.Set(func(bh *issuer.Behaviour) { bh.ApproveAfterPolls = 1 })
+		token := b.mustLogin()
+		b.is.RotateKey(false)
+		b.is.Fault("jwks", -1, issuer.Drop)
+		renewed, err := b.client.Refresh(t.Context(), flow.Previous{RefreshToken: token.RefreshToken()})
+		b.see(err)
+		if !flow.Temporary(err) || renewed == nil || !slices.Contains(b.is.RefreshTokens(), renewed.RefreshToken()) {
+			t.Errorf("got %v, %v, want the live refresh token", renewed, err)
+		}
+	})
+}
+
+func TestDexRefusesWithInvalidRequest(t *testing.T) {
+	bubble(t, issuer.Options{Shape: issuer.Dex}, func(t *testing.T, b *bench) {
+		_, err := b.new().Refresh(t.Context(), flow.Previous{RefreshToken: "unknown"})
+		if !errors.Is(err, flow.ErrRefreshRefused) {
+			t.Errorf("got %v, want ErrRefreshRefused", err)
+		}
+	})
+}
+
+// memory is a cache of documents for tests.
+type memory map[string]kept
+
+type kept struct {
+	body    []byte
+	fetched time.Time
+}
+
+func (m memory) LoadDocument(name string) ([]byte, time.Time) { return m[name].body, m[name].fetched }
+func (m memory) SaveDocument(name string, body []byte, fetched time.Time) error {
+	m[name] = kept{body, fetched}
+	return nil
+}
+
+// A renewal with fresh documents is one request; documents last an hour; an
+// unknown key id fetches the keys again, once.
+func TestDocuments(t *testing.T) {
+	bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+		b.config.Documents = memory{}
+		b.is.Set(func(bh *issuer.Behaviour) { bh.ApproveAfterPolls = 1 })
+		token := b.mustLogin()
+		requests := func(renew bool) string {
+			t.Helper()
+			before := []int{b.is.Count("discovery"), b.is.Count("jwks"), b.is.Count("token")}
+			client := b.new() // as another process would
+			renewed, err := client.Refresh(t.Context(), flow.Previous{RefreshToken: token.RefreshToken()})
+			b.see(err)
+			if renew != (err == nil) {
+				t.Fatalf("renewal: %v", err)
+			}
+			if err == nil {
+				token = renewed
+			}
+			return fmt.Sprintf("%d discovery, %d jwks, %d token", b.is.Count("discovery")-before[0], b.is.Count("jwks")-before[1], b.is.Count("token")-before[2])
+		}
+		check := func(what, want string, renew bool) {
+			t.Helper()
+			if got := requests(renew); got != want {
+				t.Errorf("%s: %s, want %s", what, got, want)
+			}
+		}
+		check("fresh", "0 discovery, 0 jwks, 1 token", true)
+		time.Sleep(59 * time.Minute)
+		check("59 minutes old", "0 discovery, 0 jwks, 1 token", true)
+		time.Sleep(2 * time.Minute)
+		check("61 minutes old", "1 discovery, 1 jwks, 1 token", true)
+		b.is.RotateKey(true)
+		check("a new key id", "0 discovery, 1 jwks, 1 token", true)
+		check("the new key is kept", "0 discovery, 0 jwks, 1 token", true)
+		b.is.Set(func(bh *issuer.Behaviour) { bh.Signing = "other-key" })
+		check("a forged signature", "0 discovery, 1 jwks, 1 token", false)
+
+		// What was fetched without verifying certificates is not for others.
+		b.is.Set(func(bh *issuer.Behaviour) { bh.Signing = "" })
+		b.config.Trust = "another trust"
+		before := b.is.Count("discovery")
+		b.new()
+		if b.is.Count("discovery") != before+1 {
+			t.Error("a document of another trust was used")
+		}
+	})
+}
+
+func TestDiscovery(t *testing.T) {
+	as := func(target any) func(error) bool { return func(err error) bool { return errors.As(err, target) } }
+	tests := []struct {
+		name    string
+		options issuer.Options
+		set     func(*issuer.Behaviour)
+		fault   issuer.Fault
+		want    func(error) bool // nil: it works
+	}{
+		{"behind a path", issuer.Options{Path: "/realms/test"}, nil, nil, nil},
+		{"with a slash at the end", issuer.Options{Path: "/"}, nil, nil, nil},
+		{"another issuer", issuer.Options{}, func(b *issuer.Behaviour) { b.WrongIssuerInDiscovery = "https://evil.example" }, nil, as(new(*flow.IssuerError))},
+		{"a slash too many", issuer.Options{}, func(b *issuer.Behaviour) { b.WrongIssuerInDiscovery = "https://issuer.test/" }, nil, as(new(*flow.IssuerError))},
+		{"none", issuer.Options{}, nil, issuer.Answer(404, "text/html", "no"), as(new(*flow.NoDiscoveryError))},
+		{"no device grant", issuer.Options{}, func(b *issuer.Behaviour) { b.NoDeviceGrant = true }, nil, as(new(*flow.NoDeviceGrantError))},
+		{"HTML", issuer.Options{}, nil, issuer.Answer(200, "text/html", "<html>"), as(new(*flow.AnswerError))},
+		{"of wrong types", issuer.Options{}, nil, issuer.Answer(200, "application/json", `{"issuer":5}`), as(new(*flow.AnswerError))},
+		{"oversized", issuer.Options{}, nil, issuer.Answer(200, "application/json", `"`+strings.Repeat("x", 2<<20)+`"`), as(new(*flow.AnswerError))},
+		{"503", issuer.Options{}, nil, issuer.Answer(503, "", ""), flow.Temporary},
+		{"a redirect", issuer.Options{}, nil, issuer.Answer(302, "", "", "Location", "http://elsewhere.example/"), as(new(*flow.AnswerError))},
+		{"an endpoint that is not https", issuer.Options{}, func(b *issuer.Behaviour) {
+			b.DiscoveryFields = map[string]any{"token_endpoint": "http://elsewhere.example/token"}
+		}, nil, as(new(*flow.AnswerError))},
+		{"no token endpoint", issuer.Options{}, func(b *issuer.Behaviour) { b.DiscoveryFields = map[string]any{"token_endpoint": nil} }, nil, as(new(*flow.AnswerError))},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, tt.options, func(t *testing.T, b *bench) {
+				if tt.set != nil {
+					b.is.Set(tt.set)
+				}
+				if tt.fault != nil {
+					b.is.Fault("discovery", -1, tt.fault)
+				}
+				client, err := flow.New(t.Context(), b.config)
+				if err == nil {
+					_, err = client.Authorize(t.Context())
+				}
+				b.see(err)
+				if tt.want == nil && err != nil || tt.want != nil && !tt.want(err) {
+					t.Errorf("got %T: %v", err, err)
+				}
+			})
+		})
+	}
+}
+
+func TestDeviceAuthorizationIsChecked(t *testing.T) {
+	for name, fields := range map[string]map[string]any{
+		"no device_code":         {"device_code": nil},
+		"no user_code":           {"user_code": nil},
+		"no verification_uri":    {"verification_uri": nil, "verification_uri_complete": nil},
+		"a file":                 {"verification_uri": "file:///etc/passwd"},
+		"a script":               {"verification_uri": "javascript:alert(1)"},
+		"plain http":             {"verification_uri": "http://idp.example.com/device"},
+		"an option":              {"verification_uri": "--help"},
+		"a code without a face":  {"user_code": "\u200b\u202e\x1b"},
+		"a code of a wrong type": {"user_code": 12345},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+				b.is.Set(func(bh *issuer.Behaviour) { bh.DeviceFields = fields })
+				auth, err := b.new().Authorize(t.Context())
+				b.see(err)
+				var bad *flow.AnswerError
+				if !errors.As(err, &bad) || auth != nil {
+					t.Errorf("got %v, %v", auth, err)
+				}
+			})
+		})
+	}
+}
+
+func TestClientAuthentication(t *testing.T) {
+	const secret = "client-secret-SENTINEL:+/ü"
+	for _, method := range []string{"client_secret_basic", "client_secret_post"} {
+		t.Run(method, func(t *testing.T) {
+			bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+				b.is.Set(func(bh *issuer.Behaviour) {
+					bh.ApproveAfterPolls, bh.ClientSecret, bh.AuthMethods = 1, secret, []string{method}
+				})
+				b.config.ClientSecret = func() (string, error) { return secret, nil }
+				token := b.mustLogin()
+				if _, err := b.client.Refresh(t.Context(), flow.Previous{RefreshToken: token.RefreshToken()}); err != nil {
+					t.Error(err)
+				}
+				if err := b.client.Revoke(t.Context(), b.is.RefreshTokens()[0], flow.HintRefreshToken); err != nil {
+					t.Error(err)
+				}
+				for _, r := range b.is.Requests("token") {
+					if inBody := r.Form.Has("client_secret"); inBody != (method == "client_secret_post") || inBody == (r.Header.Get("Authorization") != "") {
+						t.Errorf("secret in the body: %v, Authorization: %v", inBody, r.Header.Get("Authorization") != "")
+					}
+				}
+				b.config.ClientSecret = func() (string, error) { return "wrong", nil }
+				_, _, err := b.login()
+				var refused *flow.ProviderError
+				if !errors.As(err, &refused) || refused.Code != "invalid_client" {
+					t.Errorf("a wrong secret: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestRevoke(t *testing.T) {
+	bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+		b.is.Set(func(bh *issuer.Behaviour) { bh.ApproveAfterPolls = 1 })
+		token := b.mustLogin()
+		b.is.Fault("revoke", 1, issuer.Answer(503, "", "", "Retry-After", "2"))
+		for range 2 { // the second time it is not known any more, which is fine
+			if err := b.client.Revoke(t.Context(), token.RefreshToken(), flow.HintRefreshToken); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !b.is.Revoked(token.RefreshToken()) {
+			t.Error("it was not revoked")
+		}
+		if f := b.is.Requests("revoke")[0].Form; f.Get("token_type_hint") != "refresh_token" || f.Get("client_id") != "kubectl" {
+			t.Errorf("got %v", f)
+		}
+		b.is.Fault("revoke", -1, issuer.Drop)
+		if err := b.client.Revoke(t.Context(), token.RefreshToken(), flow.HintRefreshToken); !flow.Temporary(err) {
+			t.Errorf("got %v, want what passes", err)
+		}
+		b.is.Set(func(bh *issuer.Behaviour) { bh.NoRevocation = true })
+		if err := b.new().Revoke(t.Context(), "x", flow.HintRefreshToken); !errors.Is(err, flow.ErrNoRevocation) {
+			t.Errorf("got %v, want ErrNoRevocation", err)
+		}
+	})
+}
+
+// A POST carries secrets, and a redirect would carry them on.
+func TestNoRedirectOfSecrets(t *testing.T) {
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+			b.is.Fault("device", 1, issuer.Answer(status, "", "", "Location", b.is.URL()+"/token"))
+			_, err := b.new().Authorize(t.Context())
+			b.see(err)
+			var bad *flow.AnswerError
+			if !errors.As(err, &bad) || b.is.Count("token") != 0 {
+				t.Errorf("%d: %v, and %d requests went on", status, err, b.is.Count("token"))
+			}
+		})
+	}
+}
+
+// A provider that repeats what it was sent must not bring it into a message.
+func TestEchoedSecretsAreRedacted(t *testing.T) {
+	bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+		echo := func(w http.ResponseWriter, r *http.Request) bool {
+			return issuer.Error(400, "invalid_scope", fmt.Sprintf("no such thing: %s%s", r.Form.Get("device_code"), r.Form.Get("refresh_token")))(w, r)
+		}
+		b.is.Fault("token", -1, echo)
+		_, _, err := b.login()
+		if err == nil || !strings.Contains(err.Error(), "[redacted]") {
+			t.Errorf("got %v", err)
+		}
+		_, err = b.client.Refresh(t.Context(), flow.Previous{RefreshToken: "refresh-SENTINEL-x"})
+		b.see(err)
+		if err == nil || strings.Contains(b.seen.String(), "refresh-SENTINEL-x") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
