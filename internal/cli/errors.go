@@ -71,6 +71,7 @@ func explain(err error, command *cobra.Command) (message, hint string, status in
 		answer       *flow.AnswerError
 		unknownCA    x509.UnknownAuthorityError
 		hostname     x509.HostnameError
+		kept         *keptError
 		hinted       *hintedError
 	)
 	message = err.Error()
@@ -94,6 +95,8 @@ func explain(err error, command *cobra.Command) (message, hint string, status in
 		return message, "set apiVersion: client.authentication.k8s.io/v1 in the user's exec entry of your kubeconfig (kubectl config view)", exitUsage
 	case errors.Is(err, execcred.ErrMalformed):
 		return message, "to run it by hand: unset " + execcred.EnvVar, exitUsage
+	case errors.As(err, &kept):
+		return message, hint, exitUnavailable
 	case errors.As(err, &coolDown), errors.Is(err, errLoginNeeded):
 		return message, hint, exitLoginNeeded
 	case errors.Is(err, flow.ErrDenied):

@@ -66,7 +66,7 @@ func runLogout(ctx context.Context, o *options, all, local bool, c *cobra.Comman
 		}
 	}
 	if failed != nil {
-		return hintLogout(&keptError{err: failed}, o)
+		return hintLogout(failed, o)
 	}
 	return nil
 }
@@ -74,19 +74,23 @@ func runLogout(ctx context.Context, o *options, all, local bool, c *cobra.Comman
 // logoutByID ends a session of which only the record is known.
 func logoutByID(ctx context.Context, o options, id string, local bool, ui *ui) error {
 	entry, err := cache.NewDisk(o.cacheDir).Load(id)
-	if errors.Is(err, cache.ErrNotFound) {
+	var corrupt *cache.CorruptError
+	switch {
+	case errors.Is(err, cache.ErrNotFound):
 		return nil // somebody else was faster
-	}
-	if err != nil {
+	case errors.As(err, &corrupt):
+		// There is nothing to revoke in it; logout will set it aside.
+	case err != nil:
 		return err
+	default:
+		key := entry.Key
+		if o.clientID != key.ClientID {
+			// A secret that was given is for that one client.
+			o.secret, o.secretFile = "", ""
+		}
+		o.issuer, o.clientID, o.useAccessToken = key.Issuer, key.ClientID, key.AccessToken
+		o.endpoints.DeviceAuthorization, o.endpoints.Token, o.endpoints.JWKS = key.Endpoints["device_authorization"], key.Endpoints["token"], key.Endpoints["jwks"]
 	}
-	key := entry.Key
-	if o.clientID != "" && o.clientID != key.ClientID {
-		// A secret that was given is for this one client.
-		o.secret, o.secretFile = "", ""
-	}
-	o.issuer, o.clientID, o.useAccessToken = key.Issuer, key.ClientID, key.AccessToken
-	o.endpoints.DeviceAuthorization, o.endpoints.Token, o.endpoints.JWKS = key.Endpoints["device_authorization"], key.Endpoints["token"], key.Endpoints["jwks"]
 	s := newSession(&o, ui)
 	s.id = id
 	return s.logout(ctx, local)
@@ -101,7 +105,7 @@ func (e *keptError) Unwrap() error { return e.err }
 func hintLogout(err error, o *options) error {
 	var kept *keptError
 	if errors.As(err, &kept) {
-		return &hintedError{err: err, hint: "try again, or delete it here only: " + o.commandLine("logout") + " --local"}
+		return &hintedError{err: err, hint: "try again, or delete it here only: " + o.commandLine("logout", "local") + " --local"}
 	}
 	return err
 }

@@ -248,12 +248,16 @@ func (o *options) authenticationTimeout() time.Duration {
 }
 
 // commandLine is another command for the same session, to be pasted: the flags
-// that were given and that it knows, but no secret.
-func (o *options) commandLine(name string) string {
+// that were given and that it knows, but no secret and none of without.
+func (o *options) commandLine(name string, without ...string) string {
 	command := newCommand(name)
 	line := []string{"kubectl", "oidc-device", name}
 	o.given.Visit(func(f *pflag.Flag) {
-		if command.Flags().Lookup(f.Name) == nil || f.Name == "oidc-client-secret" || f.Name == "verbose" {
+		if command.Flags().Lookup(f.Name) == nil || f.Name == "oidc-client-secret" || f.Name == "verbose" || slices.Contains(without, f.Name) {
+			return
+		}
+		if f.Value.Type() == "bool" && f.Value.String() == "true" {
+			line = append(line, "--"+f.Name)
 			return
 		}
 		value := f.Value.String()
