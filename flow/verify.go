@@ -196,7 +196,7 @@ type keySet struct {
 }
 
 func (s *keySet) VerifySignature(_ context.Context, raw string) ([]byte, error) {
-	jws, err := jose.ParseSigned(raw, joseAlgorithms())
+	jws, err := jose.ParseSignedCompact(raw, joseAlgorithms())
 	if err != nil {
 		return nil, err
 	}

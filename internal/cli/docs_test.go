@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"github.com/oidc-device/kubectl-oidc_device/cache"
+)
+
+var everyCommand = []string{"get-token", "login", "logout", "version"}
+
+// What -h says is read here before it is read by people. After a change:
+// UPDATE_GOLDEN=1 go test ./internal/cli -run TestHelp
+func TestHelp(t *testing.T) {
+	for _, name := range everyCommand {
+		var out bytes.Buffer
+		if status := Main(nil, []string{name, "-h"}, &out, &out); status != 0 {
+			t.Errorf("%s -h: exit status %d", name, status)
+		}
+		got := strings.ReplaceAll(out.String(), cache.DefaultDir(), "$XDG_CACHE_HOME/kubectl-oidc_device")
+		golden := filepath.Join("testdata", "help", name+".golden")
+		if os.Getenv("UPDATE_GOLDEN") != "" {
+			if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != string(want) {
+			t.Errorf("%s -h is not %s:\n%s", name, golden, got)
+		}
+	}
+}
+
+// Every flag has the environment variable of the contract, and says so.
+func TestEveryFlagHasItsVariable(t *testing.T) {
+	for flag, want := range map[string]string{
+		"oidc-issuer-url": "OIDC_DEVICE_ISSUER_URL", "token-cache-dir": "OIDC_DEVICE_TOKEN_CACHE_DIR", "prompt": "OIDC_DEVICE_PROMPT",
+	} {
+		if got := envName(flag); got != want {
+			t.Errorf("--%s: %s, want %s", flag, got, want)
+		}
+	}
+	for _, name := range everyCommand {
+		var out bytes.Buffer
+		Main(nil, []string{name, "-h"}, &out, &out)
+		newCommand(name).Flags().VisitAll(func(f *pflag.Flag) {
+			if !strings.Contains(out.String(), "[$"+envName(f.Name)+"]") {
+				t.Errorf("%s -h does not name the variable of --%s", name, f.Name)
+			}
+		})
+	}
+}
+
+// The README names no command and no flag that the program does not have.
+func TestReadme(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := []string{"all", "local", "output", "help",
+		// of others: kube-apiserver, kubectl, git
+		"oidc-username-claim", "oidc-username-prefix", "oidc-groups-claim", "oidc-groups-prefix", "oidc-ca-file", "authentication-config", "token"}
+	for _, name := range everyCommand {
+		newCommand(name).Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
+	}
+	flags := regexp.MustCompile(`--([a-z][-a-z]+)`).FindAllSubmatch(readme, -1)
+	if len(flags) < 20 {
+		t.Fatalf("found %d flags in the README: is it read rightly?", len(flags))
+	}
+	for _, m := range flags {
+		if !slices.Contains(known, string(m[1])) {
+			t.Errorf("the README names --%s, which nothing has", m[1])
+		}
+	}
+	for _, m := range regexp.MustCompile(`(?:kubectl oidc-device|kubectl-oidc_device) ([a-z][-a-z]+)`).FindAllSubmatch(readme, -1) {
+		if !slices.Contains(everyCommand, string(m[1])) {
+			t.Errorf("the README names the command %q, which is not there", m[1])
+		}
+	}
+	// Every exit status of the program is in its table.
+	for _, status := range []string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "130, 143"} {
+		if !bytes.Contains(readme, []byte("\n| "+status+" | ")) {
+			t.Errorf("exit status %s is not in the README", status)
+		}
+	}
+}
+
+// The packages are leaves, and what makes kubectl heavy stays out of the
+// binary.
+func TestLayout(t *testing.T) {
+	const module = "github.com/oidc-device/kubectl-oidc_device"
+	deps := func(pkg string) []string {
+		out, err := exec.Command("go", "list", "-deps", module+pkg).Output()
+		if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		return strings.Fields(string(out))
+	}
+	for _, leaf := range []string{"/execcred", "/cache", "/flow"} {
+		for _, dep := range deps(leaf) {
+			if strings.HasPrefix(dep, module) && dep != module+leaf {
+				t.Errorf("%s imports %s", leaf, dep)
+			}
+		}
+	}
+	all := deps("")
+	if !slices.Contains(all, module+"/flow") {
+		t.Fatal("the binary does not import flow: is the list read rightly?")
+	}
+	for _, dep := range all {
+		if strings.HasPrefix(dep, "k8s.io/client-go/kubernetes") || strings.HasPrefix(dep, "k8s.io/api/") || strings.HasPrefix(dep, module+"/internal/issuer") {
+			t.Errorf("%s reached the binary", dep)
+		}
+	}
+}
