@@ -163,6 +163,23 @@ func TestOneLoginForAll(t *testing.T) {
 	}
 }
 
+// Whoever may not ask a person does not wait for one either, and nobody waits
+// longer for another's login than for an own one.
+func TestWaitersGiveUp(t *testing.T) {
+	w := newWorld(t)
+	holder := w.start("get-token")
+	w.until("the holder's prompt", func() bool { return strings.Contains(holder.err.String(), "lasts until") })
+	for status, args := range map[int][]string{3: {"get-token", "--prompt=never"}, 5: {"get-token", "--authentication-timeout=300ms"}} {
+		p := w.start(args...)
+		_ = p.Wait()
+		if p.ProcessState.ExitCode() != status {
+			t.Errorf("%v: exit status %d, want %d\n%s", args, p.ProcessState.ExitCode(), status, &p.err)
+		}
+	}
+	w.approve(holder)
+	w.token(holder)
+}
+
 // When the holder of the lock is killed, somebody else goes on; when it is
 // denied, nobody asks again.
 func TestHolderEnds(t *testing.T) {

@@ -45,6 +45,12 @@ func (s *session) token(ctx context.Context) (*cache.Entry, error) {
 		return entry, err
 	}
 	ctx = interruptible(ctx)
+	if limit := s.authenticationTimeout(); limit > 0 {
+		// A login that another process runs for this one counts too.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, errTimeout)
+		defer cancel()
+	}
 	unlock, served, err := s.lock(ctx, s.usable)
 	if err != nil || served != nil {
 		return served, err
@@ -135,6 +141,7 @@ func (s *session) lock(ctx context.Context, enough func(*cache.Entry) bool) (unl
 		return func() {}, nil, nil
 	}
 	errServed := errors.New("somebody else renewed the session")
+	errPending := fmt.Errorf("%w, and another process is waiting for its approval", errLoginNeeded)
 	shown := ""
 	unlock, err = s.disk.Lock(ctx, s.id, func(n cache.Notes) error {
 		if e, err := s.store.Load(s.id); err == nil && enough(e) {
@@ -142,7 +149,10 @@ func (s *session) lock(ctx context.Context, enough func(*cache.Entry) bool) (unl
 			return errServed
 		}
 		switch {
-		case n.Prompt != nil && time.Now().Before(n.Prompt.ExpiresAt):
+		case n.Prompt != nil && time.Now().Before(n.Prompt.ExpiresAt) && safe(n.Prompt):
+			if s.options.prompt == "never" {
+				return errPending
+			}
 			if shown != n.Prompt.UserCode {
 				shown = n.Prompt.UserCode
 				s.ui.say("process %d is waiting for the approval of this same login", n.Holder.PID)
@@ -161,11 +171,20 @@ func (s *session) lock(ctx context.Context, enough func(*cache.Entry) bool) (unl
 		return nil, served, nil
 	case ctx.Err() != nil:
 		return nil, nil, context.Cause(ctx)
+	case errors.Is(err, errPending):
+		return nil, nil, err
 	case err != nil:
 		s.ui.warn("no lock can be had in %s (%v); going on without one", s.cacheDir, err)
 		return func() {}, nil, nil
 	}
 	return unlock, nil, nil
+}
+
+// safe says whether a prompt out of a lock file may be shown: it was checked
+// before it was written, but the file is not signed.
+func safe(p *cache.Prompt) bool {
+	return flow.CheckURL(p.VerificationURI) == nil && p.UserCode == flow.Clean(p.UserCode, 100) &&
+		(p.VerificationURIComplete == "" || flow.CheckURL(p.VerificationURIComplete) == nil)
 }
 
 // renew uses the refresh token. errLoginNeeded means that there is none that
@@ -241,11 +260,6 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 			return e, nil
 		}
 		return nil, err
-	}
-	if limit := s.authenticationTimeout(); limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, limit, errTimeout)
-		defer cancel()
 	}
 	client, err := s.flow(ctx)
 	if err != nil {
