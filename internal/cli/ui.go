@@ -18,7 +18,8 @@ import (
 type ui struct {
 	mu       sync.Mutex
 	out      io.Writer
-	terminal bool // somebody can see a line change in place
+	terminal bool // a person sees this
+	inPlace  bool // and a line can change in place
 	verbose  bool
 
 	counting bool      // a countdown stands in the last line
@@ -29,6 +30,7 @@ func newUI(stderr io.Writer, verbose bool) *ui {
 	u := &ui{out: stderr, verbose: verbose}
 	if f, ok := stderr.(*os.File); ok {
 		u.terminal = term.IsTerminal(int(f.Fd()))
+		u.inPlace = u.terminal && os.Getenv("TERM") != "dumb"
 	}
 	return u
 }
@@ -85,7 +87,7 @@ func (u *ui) countdown(end time.Time) {
 	defer u.mu.Unlock()
 	left := max(time.Until(end), 0).Round(time.Second)
 	switch {
-	case u.terminal:
+	case u.inPlace:
 		u.counting = true
 		fmt.Fprintf(u.out, "\r%swaiting for the approval, %s left \x1b[K", prefix, left)
 	case time.Now().After(u.nextLine):
