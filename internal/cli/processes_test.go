@@ -232,7 +232,7 @@ func TestSignals(t *testing.T) {
 			}
 			start := time.Now()
 			_ = p.Wait()
-			if p.ProcessState.ExitCode() != status || p.out.String() != "" || time.Since(start) > 3*time.Second {
+			if p.ProcessState.ExitCode() != status || p.out.String() != "" || time.Since(start) > 10*time.Second {
 				t.Errorf("%v: exit status %d after %v, want %d at once\n%s", signal, p.ProcessState.ExitCode(), time.Since(start), status, &p.err)
 			}
 		}
@@ -268,19 +268,17 @@ func TestSignalDuringRenewal(t *testing.T) {
 	}
 }
 
-// The token is on stdout within one polling interval of the approval.
+// The first poll after the approval brings the token: it is on stdout within
+// one polling interval. How long that is by the clock, hack/e2e says.
 func TestTokenSoonAfterApproval(t *testing.T) {
 	w := newWorld(t)
-	const interval = time.Second
-	w.is.Set(func(b *issuer.Behaviour) { b.DeviceFields = map[string]any{"interval": interval.Seconds()} })
 	p := w.start("get-token")
 	w.until("a poll", func() bool { return w.is.Count("poll") > 0 })
 	w.approve(p)
-	start := time.Now()
+	before := w.is.Count("poll")
 	w.token(p)
-	// Half a second for a machine that is busy with other tests.
-	if took := time.Since(start); took > interval+500*time.Millisecond {
-		t.Errorf("%v after the approval, want one interval of %v at most", took, interval)
+	if polls := w.is.Count("poll") - before; polls > 1 {
+		t.Errorf("%d polls after the approval", polls)
 	}
 }
 
