@@ -13,6 +13,7 @@ import (
 // record is an Entry on disk. It is the one type of this package that
 // marshals tokens, and it does not leave this file.
 type record struct {
+	ID             string    `json:"id"`
 	Key            Key       `json:"key"`
 	Token          string    `json:"token"`
 	RefreshToken   string    `json:"refresh_token,omitempty"`
@@ -38,7 +39,7 @@ const recordVersion = 1
 
 func encode(e *Entry) ([]byte, error) {
 	session, err := json.Marshal(record{
-		Key: e.Key, Token: e.Token, RefreshToken: e.RefreshToken,
+		ID: e.Key.ID(), Key: e.Key, Token: e.Token, RefreshToken: e.RefreshToken,
 		Subject: e.Subject, Name: e.Name, Audience: e.Audience, ScopesGranted: e.ScopesGranted,
 		TokenIssuedAt: e.TokenIssuedAt.UTC(), TokenExpiresAt: e.TokenExpiresAt.UTC(),
 		ApprovedAt: e.ApprovedAt.UTC(), RenewedAt: e.RenewedAt.UTC(),
@@ -70,7 +71,7 @@ func decode(b []byte, id string) (*Entry, error) {
 		return nil, err
 	}
 	// A file copied over another session's must not lend it its tokens.
-	if r.Key.ID() != id {
+	if r.ID != id {
 		return nil, errors.New("it belongs to another session")
 	}
 	if r.Token == "" && r.RefreshToken == "" {
