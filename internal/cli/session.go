@@ -45,13 +45,11 @@ func (s *session) token(ctx context.Context) (*cache.Entry, error) {
 		return entry, err
 	}
 	ctx = interruptible(ctx)
-	if limit := s.authenticationTimeout(); limit > 0 {
-		// A login that another process runs for this one counts too.
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, limit, errTimeout)
-		defer cancel()
-	}
-	unlock, served, err := s.lock(ctx, s.usable)
+	// A login that another process runs for this one must not take longer
+	// than an own one.
+	waiting, enough := s.limited(ctx)
+	unlock, served, err := s.lock(waiting, s.usable)
+	enough()
 	if err != nil || served != nil {
 		return served, err
 	}
@@ -261,6 +259,8 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 		}
 		return nil, err
 	}
+	ctx, cancel := s.limited(ctx)
+	defer cancel()
 	client, err := s.flow(ctx)
 	if err != nil {
 		return nil, err
@@ -289,6 +289,14 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 	s.note(func(n *cache.Notes) { n.Prompt, n.Failure = nil, nil })
 	s.ui.say("signed in as %s", whoIs(entry))
 	return entry, nil
+}
+
+// limited gives a context for what --authentication-timeout limits.
+func (s *session) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	if limit := s.authenticationTimeout(); limit > 0 {
+		return context.WithTimeoutCause(ctx, limit, errTimeout)
+	}
+	return context.WithCancel(ctx)
 }
 
 // take copies what a login or a renewal brought.
