@@ -322,7 +322,10 @@ func (c *Client) Poll(ctx context.Context, a *Authorization, trouble func(error)
 	}
 	// The keys are had before the code is used up: after it, a network that
 	// fails would cost the person a second approval. Here it costs nothing.
-	if _, err := c.prefetchKeys(ctx); err != nil && trouble != nil && ctx.Err() == nil {
+	// No request outlives the code, whatever the client's own timeout is.
+	untilEnd, cancel := context.WithDeadline(ctx, a.ExpiresAt)
+	defer cancel()
+	if _, err := c.prefetchKeys(untilEnd); err != nil && trouble != nil && ctx.Err() == nil {
 		trouble(err)
 	}
 
@@ -333,9 +336,9 @@ func (c *Client) Poll(ctx context.Context, a *Authorization, trouble func(error)
 			return nil, err
 		}
 		var answer tokenAnswer
-		received, err := c.pollOnce(ctx, form, a.ExpiresAt, &answer)
+		err := c.post(untilEnd, c.endpoints.Token, form, &answer)
 		if err == nil {
-			return c.verifyPatiently(ctx, &answer, received, a.ExpiresAt, trouble)
+			return c.verifyPatiently(ctx, &answer, time.Now(), a.ExpiresAt, trouble)
 		}
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -362,20 +365,14 @@ func (c *Client) Poll(ctx context.Context, a *Authorization, trouble func(error)
 	}
 }
 
-// pollOnce ends with the code at the latest: a provider that hangs must not
-// keep a login beyond its end.
-func (c *Client) pollOnce(ctx context.Context, form url.Values, end time.Time, answer *tokenAnswer) (time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, max(time.Until(end), time.Second))
-	defer cancel()
-	err := c.post(ctx, c.endpoints.Token, form, answer)
-	return time.Now(), err
-}
-
 // verifyPatiently is for the one moment when a failing network would throw an
 // approved login away: the code is used up and the keys are not there yet.
 func (c *Client) verifyPatiently(ctx context.Context, answer *tokenAnswer, received, end time.Time, trouble func(error)) (*Token, error) {
+	// Approved at the last moment, it has this long for the keys.
+	bounded, cancel := context.WithDeadline(ctx, end.Add(30*time.Second))
+	defer cancel()
 	for pause := time.Second; ; pause = min(2*pause, backOff) {
-		token, err := c.verify(ctx, answer, received)
+		token, err := c.verify(bounded, answer, received)
 		if !Temporary(err) {
 			return token, err
 		}

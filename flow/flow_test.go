@@ -225,6 +225,7 @@ func TestRFC8628(t *testing.T) {
 			func(c *flow.Config) { c.HTTP.Timeout = 0 },
 			func(t *testing.T, b *bench) {
 				b.is.Fault("poll", -1, issuer.Hang)
+				b.is.Fault("jwks", -1, issuer.Hang)
 				start := time.Now()
 				if _, _, err := b.login(); !errors.Is(err, flow.ErrExpired) {
 					t.Errorf("got %v, want ErrExpired", err)
