@@ -19,6 +19,8 @@ func interruptible(parent context.Context) context.Context {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	// A reader of stderr that went away must not end a renewal half-way.
+	signal.Ignore(syscall.SIGPIPE)
 	go func() {
 		sig := <-signals
 		signal.Stop(signals)

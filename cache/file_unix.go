@@ -97,5 +97,9 @@ func writeAtomic(dir, name string, b []byte) error {
 
 // openNotes opens a lock file, but never through a link.
 func openNotes(path string, flag int) (*os.File, error) {
-	return os.OpenFile(path, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	f, err := os.OpenFile(path, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.EMLINK) {
+		return nil, &UntrustedError{Path: path, Reason: "is a symbolic link", Mend: "rm " + quote(path)}
+	}
+	return f, err
 }

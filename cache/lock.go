@@ -40,6 +40,7 @@ type Prompt struct {
 // Failure is a login that was denied, that expired or that timed out.
 type Failure struct {
 	Kind   string    `json:"kind"`
+	Status int       `json:"status"` // the exit status of the process that ran it
 	At     time.Time `json:"at"`
 	Count  int       `json:"count"`  // failures in a row
 	Client string    `json:"client"` // the client process that asked: its pid and start time

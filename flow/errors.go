@@ -59,7 +59,11 @@ type TransportError struct {
 	Err error
 }
 
-func (e *TransportError) Error() string { return fmt.Sprintf("cannot reach %s: %v", e.URL, e.Err) }
+// Error cleans its cause: a certificate or a proxy in between can put any text
+// there, before anybody is trusted.
+func (e *TransportError) Error() string {
+	return fmt.Sprintf("cannot reach %s: %s", e.URL, Clean(e.Err.Error(), 400))
+}
 func (e *TransportError) Unwrap() error { return e.Err }
 
 // VerificationError refuses a token.
@@ -128,6 +132,8 @@ func CheckURL(raw string) error {
 		return fmt.Errorf("%q has a user name in it", shown)
 	case strings.ContainsFunc(raw, func(r rune) bool { return !visible(r) || r == ' ' }):
 		return fmt.Errorf("%q has characters that do not show", shown)
+	case strings.Contains(raw, "##"):
+		return fmt.Errorf("%q looks like a command to a CI system", shown)
 	case u.Scheme == "https":
 		return nil
 	case u.Scheme == "http" && loopback(u.Hostname()):
@@ -143,14 +149,17 @@ func loopback(host string) bool {
 
 // Clean makes a text from elsewhere safe to show: it loses its control,
 // bidirectional, zero-width and other characters that do not show, and is cut
-// to a number of characters.
+// to a number of characters. Of several # in a row one stays: in a CI system's
+// log ##[…] and ##vso[…] are commands, wherever they stand.
 func Clean(s string, most int) string {
 	var b strings.Builder
 	n := 0
+	last := rune(0)
 	for _, r := range s {
-		if !visible(r) {
+		if !visible(r) || r == '#' && last == '#' {
 			continue
 		}
+		last = r
 		if n++; n > most {
 			return b.String() + "…"
 		}

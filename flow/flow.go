@@ -130,7 +130,7 @@ func New(ctx context.Context, config Config) (*Client, error) {
 
 	at := strings.TrimSuffix(config.Issuer, "/") + "/.well-known/openid-configuration"
 	var doc metadata
-	_, err := c.document(ctx, at, false, func(body []byte) error {
+	read := func(body []byte) error {
 		doc = metadata{}
 		if err := json.Unmarshal(body, &doc); err != nil {
 			return &AnswerError{URL: at, Status: http.StatusOK, Reason: "is not a discovery document"}
@@ -140,8 +140,25 @@ func New(ctx context.Context, config Config) (*Client, error) {
 		if doc.Issuer != config.Issuer {
 			return &IssuerError{Want: config.Issuer, Got: Clean(doc.Issuer, 300)}
 		}
+		for _, endpoint := range []string{doc.DeviceAuthorization, doc.Token, doc.Revocation, doc.JWKS} {
+			if endpoint == "" {
+				continue
+			}
+			if err := CheckURL(endpoint); err != nil {
+				return &AnswerError{URL: at, Status: http.StatusOK, Reason: fmt.Sprintf("names an endpoint that is not safe: %v", err)}
+			}
+		}
 		return nil
-	})
+	}
+	load := func(anew bool) (cached bool, err error) {
+		err = retry(ctx, func() error { cached, err = c.document(ctx, at, anew, read); return err })
+		return cached, err
+	}
+	cached, err := load(false)
+	if err == nil && cached && (doc.DeviceAuthorization == "" || doc.Token == "" || doc.JWKS == "") {
+		// Before anybody is told to switch something on: they may just have.
+		_, err = load(true)
+	}
 	if err != nil {
 		var answer *AnswerError
 		if errors.As(err, &answer) && answer.Status == http.StatusNotFound {
@@ -155,13 +172,9 @@ func New(ctx context.Context, config Config) (*Client, error) {
 		{&c.endpoints.Revocation, &doc.Revocation},
 		{&c.endpoints.JWKS, &doc.JWKS},
 	} {
-		if *e.endpoint != "" || *e.found == "" {
-			continue
+		if *e.endpoint == "" {
+			*e.endpoint = *e.found
 		}
-		if err := CheckURL(*e.found); err != nil {
-			return nil, &AnswerError{URL: at, Status: http.StatusOK, Reason: fmt.Sprintf("names an endpoint that is not safe: %v", err)}
-		}
-		*e.endpoint = *e.found
 	}
 	if c.endpoints.Token == "" {
 		return nil, &AnswerError{URL: at, Status: http.StatusOK, Reason: "names no token endpoint"}
@@ -219,7 +232,8 @@ func (a *Authorization) Format(f fmt.State, _ rune) {
 // Bounds for what a provider says about a code (RFC 8628 section 3.2).
 const (
 	defaultInterval = 5 * time.Second
-	defaultLife     = 5 * time.Minute // for a provider that leaves out the required expires_in
+	leastInterval   = 50 * time.Millisecond // for one that sends next to nothing
+	defaultLife     = 5 * time.Minute       // for a provider that leaves out the required expires_in
 	greatestLife    = 24 * time.Hour
 )
 
@@ -291,7 +305,7 @@ func (c *Client) Authorize(ctx context.Context) (*Authorization, error) {
 	a.ExpiresAt = asked.Add(life).Round(0)
 	a.interval = defaultInterval
 	if answer.IntervalSeconds > 0 {
-		a.interval = min(answer.IntervalSeconds.seconds(), greatestLife)
+		a.interval = min(max(answer.IntervalSeconds.seconds(), leastInterval), greatestLife)
 	}
 	return a, nil
 }
@@ -331,6 +345,7 @@ func (c *Client) Poll(ctx context.Context, a *Authorization, trouble func(error)
 
 	interval := a.interval
 	pause := interval
+	gone := 0 // answers in a row that say that there is no such endpoint
 	for {
 		if err := sleepUntil(ctx, pause, a.ExpiresAt); err != nil {
 			return nil, err
@@ -354,7 +369,14 @@ func (c *Client) Poll(ctx context.Context, a *Authorization, trouble func(error)
 			return nil, fmt.Errorf("%w (%w)", ErrDenied, refused)
 		case isProvider && refused.Code == "expired_token":
 			return nil, fmt.Errorf("%w (%w)", ErrExpired, refused)
+		case noEndpoint(err) && gone == 2:
+			return nil, err
 		case Temporary(err):
+			if noEndpoint(err) {
+				gone++
+			} else {
+				gone = 0
+			}
 			if trouble != nil {
 				trouble(err)
 			}
@@ -371,18 +393,33 @@ func (c *Client) verifyPatiently(ctx context.Context, answer *tokenAnswer, recei
 	// Approved at the last moment, it has this long for the keys.
 	bounded, cancel := context.WithDeadline(ctx, end.Add(30*time.Second))
 	defer cancel()
+	gone := 0
 	for pause := time.Second; ; pause = min(2*pause, backOff) {
 		token, err := c.verify(bounded, answer, received)
 		if !Temporary(err) {
 			return token, err
 		}
+		if noEndpoint(err) {
+			if gone++; gone == 3 {
+				return nil, err
+			}
+		}
 		if trouble != nil {
 			trouble(err)
 		}
 		if sleepUntil(ctx, pause, end) != nil {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
 			return nil, err
 		}
 	}
+}
+
+// noEndpoint: nothing is there. One such answer may be a proxy's or a roll-out's.
+func noEndpoint(err error) bool {
+	var answer *AnswerError
+	return errors.As(err, &answer) && (answer.Status == http.StatusNotFound || answer.Status == http.StatusMethodNotAllowed || answer.Status == http.StatusGone)
 }
 
 // sleepUntil sleeps for d, and gives ErrExpired if that would pass the end.

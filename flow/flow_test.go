@@ -875,3 +875,49 @@ func TestEchoedSecretsAreRedacted(t *testing.T) {
 		}
 	})
 }
+
+// An endpoint that is not there is not polled until the code ends, nor are keys
+// that are not there.
+func TestNoSuchEndpointEnds(t *testing.T) {
+	for _, endpoint := range []string{"poll", "jwks"} {
+		bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+			b.is.Set(func(bh *issuer.Behaviour) { bh.ApproveAfterPolls = 1 })
+			b.is.Fault(endpoint, -1, issuer.Answer(404, "text/html", "<html>"))
+			start := time.Now()
+			_, _, err := b.login()
+			var answer *flow.AnswerError
+			if !errors.As(err, &answer) || answer.Status != 404 || time.Since(start) > 2*time.Minute {
+				t.Errorf("%s: %v after %v", endpoint, err, time.Since(start))
+			}
+		})
+	}
+}
+
+// By a clock that is behind the provider's, a token seems to last longer than
+// it does.
+func TestExpiryByASlowClock(t *testing.T) {
+	bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+		now := time.Now()
+		b.is.Set(func(bh *issuer.Behaviour) {
+			bh.ApproveAfterPolls = 1
+			bh.ExtraClaims = map[string]any{"iat": now.Add(10 * time.Minute).Unix(), "exp": now.Add(15 * time.Minute).Unix()}
+		})
+		token := b.mustLogin()
+		if life := token.ExpiresAt.Sub(token.IssuedAt); life != 5*time.Minute {
+			t.Errorf("it lives for %v, want 5m", life)
+		}
+	})
+}
+
+// A provider that echoes the Authorization header gets it redacted as well.
+func TestEchoedAuthorizationIsRedacted(t *testing.T) {
+	bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+		b.config.ClientSecret = func() (string, error) { return "client-secret-SENTINEL:+/", nil }
+		b.is.Fault("device", -1, func(w http.ResponseWriter, r *http.Request) bool {
+			return issuer.Error(400, "invalid_request", "got "+r.Header.Get("Authorization")+" and client-secret-SENTINEL%3A%2B%2F")(w, r)
+		})
+		if _, _, err := b.login(); err == nil || strings.Contains(err.Error(), "SENTINEL") || !strings.Contains(err.Error(), "Basic [redacted] and [redacted]") {
+			t.Errorf("got %v", err)
+		}
+	})
+}

@@ -64,6 +64,7 @@ func (c *Client) post(ctx context.Context, endpoint string, form url.Values, ans
 		// RFC 6749 section 2.3.1: both are form-encoded first.
 		req.SetBasicAuth(url.QueryEscape(c.config.ClientID), url.QueryEscape(basic))
 	}
+	secrets = append(secrets, strings.TrimPrefix(req.Header.Get("Authorization"), "Basic "))
 	resp, body, err := c.do(req)
 	if err != nil {
 		return err
@@ -84,7 +85,7 @@ func (c *Client) post(ctx context.Context, endpoint string, form url.Values, ans
 	if failure.Code != "" {
 		return &ProviderError{
 			URL: shown, Status: resp.StatusCode, RetryAfter: parseRetryAfter(resp),
-			Code: Clean(redact(string(failure.Code), secrets), 60), Description: Clean(redact(string(failure.Description), secrets), 300),
+			Code: redact(string(failure.Code), secrets, 60), Description: redact(string(failure.Description), secrets, 300),
 		}
 	}
 	bad := &AnswerError{URL: shown, Status: resp.StatusCode, RetryAfter: parseRetryAfter(resp)}
@@ -220,6 +221,9 @@ func retry(ctx context.Context, try func() error) error {
 		}
 		select {
 		case <-ctx.Done():
+			if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+				return err // which says more
+			}
 			return context.Cause(ctx)
 		case <-time.After(pause):
 		}
@@ -237,14 +241,18 @@ func shownURL(raw string) string {
 	return Clean(u.String(), 200)
 }
 
-// redact takes what was sent as a secret out of what came back.
-func redact(s string, secrets []string) string {
+// redact makes a text of the provider safe to show: what was sent as a secret
+// is taken out, cleaned first lest a character that does not show hide it.
+func redact(s string, secrets []string, most int) string {
+	s = Clean(s, maxAnswer)
 	for _, secret := range secrets {
-		if secret != "" {
-			s = strings.ReplaceAll(s, secret, "[redacted]")
+		for _, form := range []string{secret, url.QueryEscape(secret), Clean(secret, maxAnswer)} {
+			if form != "" {
+				s = strings.ReplaceAll(s, form, "[redacted]")
+			}
 		}
 	}
-	return s
+	return Clean(s, most)
 }
 
 // parseRetryAfter reads both forms of the header (RFC 9110 section 10.2.3).

@@ -13,6 +13,8 @@ import (
 func TestClean(t *testing.T) {
 	tests := []struct{ in, want string }{ // cut to 12 characters
 		{"WDJB-MJHT", "WDJB-MJHT"},
+		{"##vso[x]", "#vso[x]"},
+		{"#\u200b#[x]", "#[x]"},
 		{"Grüße, 世界 👋", "Grüße, 世界 👋"},
 		{"a\x1b[31mred\x1b[0m", "a[31mred[0m"},
 		{"a\r\n::error::b", "a::error::b"},
@@ -44,7 +46,7 @@ func TestCheckURL(t *testing.T) {
 		"", "http://idp.example.com", "http://localhost.example.com", "file:///etc/passwd", "javascript:alert(1)",
 		"-option", "--option=https://x", "idp.example.com", "https://", "ftp://127.0.0.1", "data:text/html,x",
 		"https://good.example@evil.example/", "https://a.example/\x1b[31m", "https://a.example/ b", "https://a.example/\u202eb",
-		"http://128.0.0.1", "https:a", "ssh://127.0.0.1", "https://a.example/" + strings.Repeat("x", 3000),
+		"http://128.0.0.1", "https:a", "https://a.example/##vso[x]y", "ssh://127.0.0.1", "https://a.example/" + strings.Repeat("x", 3000),
 	}
 	for _, u := range good {
 		if err := CheckURL(u); err != nil {
@@ -115,7 +117,7 @@ func TestTemporary(t *testing.T) {
 }
 
 func TestRedact(t *testing.T) {
-	if got := redact("no device SECRET here", []string{"", "SECRET"}); got != "no device [redacted] here" {
+	if got := redact("no device SEC\u200bRET here, nor a%2Fb", []string{"", "SECRET", "a/b"}, 100); got != "no device [redacted] here, nor [redacted]" {
 		t.Errorf("got %q", got)
 	}
 }

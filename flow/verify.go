@@ -63,6 +63,7 @@ type claims struct {
 	Audience  list   `json:"aud"`
 	Azp       text   `json:"azp"`
 	Expiry    number `json:"exp"`
+	IssuedAt  number `json:"iat"`
 	Preferred text   `json:"preferred_username"`
 	Email     text   `json:"email"`
 	Name      text   `json:"name"`
@@ -119,6 +120,13 @@ func (c *Client) verify(ctx context.Context, answer *tokenAnswer, received time.
 	switch {
 	case cl.Expiry > 0:
 		token.ExpiresAt = time.Unix(int64(min(cl.Expiry, 1<<40)), 0)
+		// By a local clock that is behind, exp is further away than the token
+		// lasts. One that was issued a while ago still ends at exp.
+		if life := cl.Expiry - cl.IssuedAt; cl.IssuedAt > 0 && life > 0 {
+			if end := token.IssuedAt.Add(life.seconds()); end.Before(token.ExpiresAt) {
+				token.ExpiresAt = end
+			}
+		}
 	case answer.ExpiresIn > 0:
 		token.ExpiresAt = token.IssuedAt.Add(answer.ExpiresIn.seconds())
 	default:

@@ -35,10 +35,10 @@ func (s *session) browser(env func(string) string) []string {
 	switch {
 	case s.skipOpenBrowser:
 		return nil
-	case s.browserCommand != "":
-		return []string{s.browserCommand}
 	case !s.ui.terminal, env("CI") != "", env("SSH_CONNECTION") != "", env("SSH_TTY") != "", env("SSH_CLIENT") != "":
 		return nil
+	case s.browserCommand != "":
+		return []string{s.browserCommand}
 	}
 	switch runtime.GOOS {
 	case "darwin":

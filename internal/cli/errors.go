@@ -72,6 +72,7 @@ func explain(err error, command *cobra.Command) (message, hint string, status in
 		unknownCA    x509.UnknownAuthorityError
 		hostname     x509.HostnameError
 		kept         *keptError
+		joined       *joinedError
 		hinted       *hintedError
 	)
 	message = err.Error()
@@ -95,6 +96,8 @@ func explain(err error, command *cobra.Command) (message, hint string, status in
 		return message, "set apiVersion: client.authentication.k8s.io/v1 in the user's exec entry of your kubeconfig (kubectl config view)", exitUsage
 	case errors.Is(err, execcred.ErrMalformed):
 		return message, "to run it by hand: unset " + execcred.EnvVar, exitUsage
+	case errors.As(err, &joined) && joined.status > 0:
+		return message, hint, joined.status
 	case errors.As(err, &kept):
 		return message, hint, exitUnavailable
 	case errors.As(err, &coolDown), errors.Is(err, errLoginNeeded):
@@ -111,6 +114,8 @@ func explain(err error, command *cobra.Command) (message, hint string, status in
 		return message, "if that is the provider you mean: --oidc-issuer-url=" + shellQuote(issuer.Got), exitRefused
 	case errors.As(err, &noGrant):
 		return message, "switch the device authorization grant on at the provider, or give --oidc-device-authorization-endpoint", exitRefused
+	case errors.As(err, &verification) && hint != "":
+		return message, hint, exitVerification
 	case errors.As(err, &verification):
 		return message, "-v shows each request; check the client id and the issuer, and this machine's clock: date -u", exitVerification
 	case errors.Is(err, flow.ErrNoIDToken):

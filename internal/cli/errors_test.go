@@ -36,7 +36,8 @@ func TestExplain(t *testing.T) {
 		{errLoginNeeded, "", 3},
 		{&coolDownError{until: time.Now()}, "", 3},
 		{&hintedError{err: errLoginNeeded, hint: "kubectl oidc-device login"}, "oidc-device login", 3},
-		{&joinedError{flow.ErrDenied}, "", 4},
+		{&joinedError{err: flow.ErrDenied, status: 4}, "", 4},
+		{&joinedError{err: errors.New("failed"), status: 8}, "", 8},
 		{flow.ErrDenied, "", 4},
 		{flow.ErrExpired, "", 5},
 		{errTimeout, "", 5},
@@ -119,6 +120,10 @@ func TestBrowser(t *testing.T) {
 		t.Errorf("no terminal: %v", got)
 	}
 	s.browserCommand = "firefox"
+	if got := s.browser(env("CI", "true")); got != nil {
+		t.Errorf("--browser-command in CI: %v", got)
+	}
+	s.ui.terminal = true
 	if got := s.browser(env()); len(got) != 1 || got[0] != "firefox" {
 		t.Errorf("--browser-command: %v", got)
 	}

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -43,7 +42,7 @@ func runGetToken(ctx context.Context, o *options, output string, c *cobra.Comman
 		return err
 	}
 	if output != "exec-credential" && output != "token" {
-		return &usageError{message: fmt.Sprintf("--output=%s is none of: exec-credential, token", output)}
+		return &usageError{message: "--output is none of: exec-credential, token"}
 	}
 	if err := o.check(); err != nil {
 		return err
@@ -69,6 +68,10 @@ func hintLogin(err error, o *options) error {
 		if errors.Is(err, e) {
 			return &hintedError{err: err, hint: o.commandLine("login")}
 		}
+	}
+	var verification *flow.VerificationError
+	if errors.As(err, &verification) {
+		return &hintedError{err: err, hint: "check the client id, the issuer and this machine's clock (date -u); to start over: " + o.commandLine("login")}
 	}
 	var coolDown *coolDownError
 	if errors.As(err, &coolDown) {

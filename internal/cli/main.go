@@ -71,7 +71,12 @@ other device; kubectl gets a short-lived token (RFC 8628).`,
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{message: err.Error()} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		// Behind it stands the whole argument, which may hold a secret
+		// (-oidc-client-secret=… with one dash).
+		message, _, _ := strings.Cut(err.Error(), " in -")
+		return &usageError{message: message}
+	})
 	root.CompletionOptions.DisableDefaultCmd = true
 	help := root.HelpFunc()
 	root.SetHelpFunc(func(c *cobra.Command, args []string) {
@@ -116,7 +121,8 @@ func newCommand(name string) *cobra.Command {
 
 func noArguments(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return &usageError{message: fmt.Sprintf("%s takes no argument, but got %q", c.Name(), args[0])}
+		// Not what it was: it may be a secret that lost its flag.
+		return &usageError{message: c.Name() + " takes no argument, only flags"}
 	}
 	return nil
 }
@@ -128,10 +134,18 @@ func envName(flag string) string {
 }
 
 func fromEnvironment(flags *pflag.FlagSet) error {
+	// A flag wins over the variable of another that says the same thing.
+	rivals := map[string]string{
+		"oidc-client-secret": "oidc-client-secret-file", "oidc-client-secret-file": "oidc-client-secret",
+		"authentication-timeout": "authentication-timeout-sec", "authentication-timeout-sec": "authentication-timeout",
+		"oidc-issuer-url": "all",
+	}
+	var given []string
+	flags.Visit(func(f *pflag.Flag) { given = append(given, f.Name) })
 	var first error
 	flags.VisitAll(func(f *pflag.Flag) {
 		value, ok := os.LookupEnv(envName(f.Name))
-		if !ok || value == "" || f.Changed || f.Name == "help" {
+		if !ok || value == "" || f.Changed || f.Name == "help" || slices.Contains(given, rivals[f.Name]) {
 			return
 		}
 		if err := flags.Set(f.Name, value); err != nil && first == nil {

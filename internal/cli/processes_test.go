@@ -125,9 +125,9 @@ func (w *world) approve(p *process) {
 // provider takes a refresh token that is used twice for theft.
 func TestHundredProcessesOneRenewal(t *testing.T) {
 	w := newWorld(t)
-	w.is.Set(func(b *issuer.Behaviour) { b.ApproveAfterPolls, b.IDTokenLifetime = 1, time.Second })
+	w.is.Set(func(b *issuer.Behaviour) { b.ApproveAfterPolls, b.IDTokenLifetime = 1, 2*time.Second })
 	w.token(w.start("get-token"))
-	time.Sleep(1100 * time.Millisecond) // the token's life
+	time.Sleep(2 * time.Second) // the token's life
 	w.is.Set(func(b *issuer.Behaviour) { b.IDTokenLifetime, b.RefreshDelay = 10*time.Minute, 500*time.Millisecond })
 	var processes []*process
 	for range 100 {

@@ -23,6 +23,7 @@ type session struct {
 	// times after a failure, from the next.
 	client func() string
 	fresh  bool // login: the cached token is not wanted
+	waited bool // for a login that another process ran
 
 	clientOfFlow *flow.Client // see flow
 }
@@ -105,8 +106,16 @@ func (s *session) usable(e *cache.Entry) bool {
 	if e == nil || e.Token == "" || time.Until(e.TokenExpiresAt) < s.slack(e) {
 		return false
 	}
-	// One that came while this process waited is as new as can be wanted.
-	return !s.fresh && !s.forceRefresh || e.TokenIssuedAt.After(s.started)
+	switch {
+	case e.TokenIssuedAt.After(time.Now().Add(time.Minute)):
+		return false // a clock was set back: how long it lasts is anybody's guess
+	// What came while this process waited is as new as can be wanted.
+	case s.fresh:
+		return e.ApprovedAt.After(s.started)
+	case s.forceRefresh:
+		return e.TokenIssuedAt.After(s.started)
+	}
+	return true
 }
 
 // valid says whether a token is good at all.
@@ -140,6 +149,7 @@ func (s *session) lock(ctx context.Context, enough func(*cache.Entry) bool) (unl
 	}
 	errServed := errors.New("somebody else renewed the session")
 	errPending := fmt.Errorf("%w, and another process is waiting for its approval", errLoginNeeded)
+	var untrusted *cache.UntrustedError
 	shown := ""
 	unlock, err = s.disk.Lock(ctx, s.id, func(n cache.Notes) error {
 		if e, err := s.store.Load(s.id); err == nil && enough(e) {
@@ -151,6 +161,7 @@ func (s *session) lock(ctx context.Context, enough func(*cache.Entry) bool) (unl
 			if s.options.prompt == "never" {
 				return errPending
 			}
+			s.waited = true
 			if shown != n.Prompt.UserCode {
 				shown = n.Prompt.UserCode
 				s.ui.say("process %d is waiting for the approval of this same login", n.Holder.PID)
@@ -169,7 +180,7 @@ func (s *session) lock(ctx context.Context, enough func(*cache.Entry) bool) (unl
 		return nil, served, nil
 	case ctx.Err() != nil:
 		return nil, nil, context.Cause(ctx)
-	case errors.Is(err, errPending):
+	case errors.Is(err, errPending), errors.As(err, &untrusted):
 		return nil, nil, err
 	case err != nil:
 		s.ui.warn("no lock can be had in %s (%v); going on without one", s.cacheDir, err)
@@ -228,8 +239,23 @@ func (s *session) renew(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 	return nil, err
 }
 
+// renewalTime is the longest that a renewal may take, retries and all.
+const renewalTime = 15 * time.Second
+
 // refresh is one renewal, saved.
 func (s *session) refresh(ctx context.Context, e *cache.Entry) (*cache.Entry, error) {
+	// A provider that hangs must not outlast the token that is still good, nor
+	// the patience of whoever waits.
+	limit := renewalTime
+	if valid(e) {
+		limit = min(limit, max(time.Until(e.TokenExpiresAt)/2, 2*time.Second))
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	// Nothing is said between the provider's answer and the save: a reader of
+	// stderr that is gone, or a terminal that is stopped, must not come between.
+	s.ui.hold()
+	defer s.ui.release()
 	client, err := s.flow(ctx)
 	if err != nil {
 		return nil, err
@@ -277,7 +303,7 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 	s.ui.prompt(s.options, prompt, client.Scopes())
 	s.openBrowser(prompt)
 	stop := s.ui.runCountdown(auth.ExpiresAt)
-	token, err := client.Poll(ctx, auth, func(err error) { s.ui.warn("%v; still waiting for the approval", err) })
+	token, err := client.Poll(ctx, auth, func(err error) { s.ui.warn("%v; trying again", err) })
 	stop()
 	if err != nil {
 		s.noteFailure(err)
@@ -351,20 +377,20 @@ func (s *session) mayLogin() error {
 	}
 	f := s.disk.Notes(s.id).Failure
 	switch {
-	case f == nil, f.At.After(time.Now().Add(time.Hour)): // a clock that was set back
+	case f == nil, f.At.After(time.Now()): // a clock that was set back
 		return nil
-	case f.At.After(s.started):
-		// It was this login that we waited for.
-		return &joinedError{failureErrors[f.Kind]}
+	case s.waited && f.At.After(s.started):
+		return joined(f)
 	case s.fresh, s.prompt == "always":
 		return nil
-	case s.client != nil && s.client() == f.Client:
-		// Terminal or not: one kubectl asks five times.
-		return s.coolDown(f.At.Add(time.Minute))
 	case s.ui.terminal || f.Terminal:
+		if s.client != nil && s.client() == f.Client {
+			// Terminal or not: one kubectl asks five times.
+			return s.coolDown(f.At.Add(time.Minute))
+		}
 		return nil
 	}
-	return s.coolDown(f.At.Add(min(time.Minute<<min(f.Count-1, 10), 30*time.Minute)))
+	return s.coolDown(f.At.Add(min(time.Minute<<min(max(f.Count-1, 0), 10), 30*time.Minute)))
 }
 
 func (s *session) coolDown(until time.Time) error {
@@ -390,6 +416,7 @@ func (s *session) noteFailure(err error) {
 		s.note(func(n *cache.Notes) { n.Prompt = nil })
 		return
 	}
+	_, _, status := explain(err, nil)
 	kind := "failed"
 	for k, e := range failureErrors {
 		if errors.Is(err, e) {
@@ -401,7 +428,7 @@ func (s *session) noteFailure(err error) {
 		if n.Failure != nil {
 			count += n.Failure.Count
 		}
-		n.Prompt, n.Failure = nil, &cache.Failure{Kind: kind, At: time.Now(), Count: count, Terminal: s.ui.terminal}
+		n.Prompt, n.Failure = nil, &cache.Failure{Kind: kind, Status: status, At: time.Now(), Count: count, Terminal: s.ui.terminal}
 		if s.client != nil {
 			n.Failure.Client = s.client()
 		}
@@ -409,7 +436,18 @@ func (s *session) noteFailure(err error) {
 }
 
 // joinedError is the end of a login that another process ran for this one too.
-type joinedError struct{ err error }
+type joinedError struct {
+	err    error
+	status int // the other process's exit status
+}
+
+func joined(f *cache.Failure) error {
+	err := failureErrors[f.Kind]
+	if err == nil {
+		err = failureErrors["failed"]
+	}
+	return &joinedError{err: err, status: f.Status}
+}
 
 func (e *joinedError) Error() string { return fmt.Sprintf("%v (in the process that ran it)", e.err) }
 func (e *joinedError) Unwrap() error { return e.err }

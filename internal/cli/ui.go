@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/url"
@@ -22,6 +23,8 @@ type ui struct {
 	inPlace  bool // and a line can change in place
 	verbose  bool
 
+	held *bytes.Buffer // what is said while it is not nil
+
 	counting bool      // a countdown stands in the last line
 	nextLine time.Time // when a countdown elsewhere says its next line
 }
@@ -39,8 +42,28 @@ func (u *ui) say(format string, args ...any) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.clearLine()
+	var out io.Writer = u.out
+	if u.held != nil {
+		out = u.held
+	}
 	for line := range strings.SplitSeq(fmt.Sprintf(format, args...), "\n") {
-		fmt.Fprintln(u.out, strings.TrimSuffix(prefix+line, " "))
+		fmt.Fprintln(out, strings.TrimSuffix(prefix+line, " "))
+	}
+}
+
+// hold keeps what is said until release.
+func (u *ui) hold() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.held = &bytes.Buffer{}
+}
+
+func (u *ui) release() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.held != nil {
+		_, _ = u.held.WriteTo(u.out) // as with any other line: there is nobody else to tell
+		u.held = nil
 	}
 }
 
