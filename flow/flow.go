@@ -101,6 +101,7 @@ type Client struct {
 	pkce         bool
 	secretInBody bool // client_secret_post rather than client_secret_basic
 	documents    map[string]document
+	clock        time.Duration // see ClockDifference
 }
 
 // metadata is what is read of a discovery document (OpenID Connect Discovery
@@ -190,6 +191,11 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	return c, nil
 }
 
+// ClockDifference is by how much the provider's clock is ahead of this
+// machine's, as far as its answers have told. Less than a minute counts as none.
+// A token's times are judged by the provider's clock, and told by this machine's.
+func (c *Client) ClockDifference() time.Duration { return c.clock }
+
 // Endpoints are those that the client uses.
 func (c *Client) Endpoints() Endpoints { return c.endpoints }
 
@@ -219,9 +225,18 @@ type Authorization struct {
 	UserCode                string
 	ExpiresAt               time.Time
 
+	// end is ExpiresAt by the monotonic clock, which a wall clock that is set
+	// back does not move.
+	end        time.Time
 	interval   time.Duration
 	deviceCode string
 	verifier   string
+}
+
+// left is how long the code still lasts. The wall clock counts too: the
+// monotonic one stands still while a machine sleeps, and the code does not.
+func (a *Authorization) left() time.Duration {
+	return min(time.Until(a.end), a.ExpiresAt.Sub(time.Now().Round(0)))
 }
 
 // Format keeps the device code and the PKCE verifier out of every fmt verb.
@@ -301,8 +316,8 @@ func (c *Client) Authorize(ctx context.Context) (*Authorization, error) {
 	if answer.ExpiresIn > 0 {
 		life = min(answer.ExpiresIn.seconds(), greatestLife)
 	}
-	// Without the monotonic reading: a code expires while a laptop sleeps.
-	a.ExpiresAt = asked.Add(life).Round(0)
+	a.end = asked.Add(life)
+	a.ExpiresAt = a.end.Round(0)
 	a.interval = defaultInterval
 	if answer.IntervalSeconds > 0 {
 		a.interval = min(max(answer.IntervalSeconds.seconds(), leastInterval), greatestLife)
@@ -337,7 +352,7 @@ func (c *Client) Poll(ctx context.Context, a *Authorization, trouble func(error)
 	// The keys are had before the code is used up: after it, a network that
 	// fails would cost the person a second approval. Here it costs nothing.
 	// No request outlives the code, whatever the client's own timeout is.
-	untilEnd, cancel := context.WithDeadline(ctx, a.ExpiresAt)
+	untilEnd, cancel := context.WithTimeout(ctx, a.left())
 	defer cancel()
 	if _, err := c.prefetchKeys(untilEnd); err != nil && trouble != nil && ctx.Err() == nil {
 		trouble(err)
@@ -347,13 +362,13 @@ func (c *Client) Poll(ctx context.Context, a *Authorization, trouble func(error)
 	pause := interval
 	gone := 0 // answers in a row that say that there is no such endpoint
 	for {
-		if err := sleepUntil(ctx, pause, a.ExpiresAt); err != nil {
+		if err := a.sleep(ctx, pause); err != nil {
 			return nil, err
 		}
 		var answer tokenAnswer
 		err := c.post(untilEnd, c.endpoints.Token, form, &answer)
 		if err == nil {
-			return c.verifyPatiently(ctx, &answer, time.Now(), a.ExpiresAt, trouble)
+			return c.verifyPatiently(ctx, a, &answer, time.Now(), trouble)
 		}
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -389,9 +404,9 @@ func (c *Client) Poll(ctx context.Context, a *Authorization, trouble func(error)
 
 // verifyPatiently is for the one moment when a failing network would throw an
 // approved login away: the code is used up and the keys are not there yet.
-func (c *Client) verifyPatiently(ctx context.Context, answer *tokenAnswer, received, end time.Time, trouble func(error)) (*Token, error) {
+func (c *Client) verifyPatiently(ctx context.Context, a *Authorization, answer *tokenAnswer, received time.Time, trouble func(error)) (*Token, error) {
 	// Approved at the last moment, it has this long for the keys.
-	bounded, cancel := context.WithDeadline(ctx, end.Add(30*time.Second))
+	bounded, cancel := context.WithTimeout(ctx, a.left()+30*time.Second)
 	defer cancel()
 	gone := 0
 	for pause := time.Second; ; pause = min(2*pause, backOff) {
@@ -407,7 +422,7 @@ func (c *Client) verifyPatiently(ctx context.Context, answer *tokenAnswer, recei
 		if trouble != nil {
 			trouble(err)
 		}
-		if sleepUntil(ctx, pause, end) != nil {
+		if a.sleep(ctx, pause) != nil {
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
 			}
@@ -422,17 +437,16 @@ func noEndpoint(err error) bool {
 	return errors.As(err, &answer) && (answer.Status == http.StatusNotFound || answer.Status == http.StatusMethodNotAllowed || answer.Status == http.StatusGone)
 }
 
-// sleepUntil sleeps for d, and gives ErrExpired if that would pass the end.
-func sleepUntil(ctx context.Context, d time.Duration, end time.Time) error {
-	timer := time.NewTimer(min(d, max(time.Until(end), 0)))
+// sleep sleeps for d, and gives ErrExpired if that would pass the code's end.
+func (a *Authorization) sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(min(d, max(a.left(), 0)))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-timer.C:
 	}
-	// By the wall clock: the timer stood still while the machine slept.
-	if !time.Now().Round(0).Before(end) {
+	if a.left() <= 0 {
 		return ErrExpired
 	}
 	return nil
@@ -469,7 +483,11 @@ func (c *Client) Refresh(ctx context.Context, previous Previous) (*Token, error)
 	}
 	var answer tokenAnswer
 	var received time.Time
-	err := retry(ctx, func() error {
+	// Here a torn answer too is asked for again, and at once: the provider may
+	// have rotated the refresh token with it, and some take the old one for a
+	// few seconds longer.
+	err := retryWhere(ctx, Temporary, func() error {
+		answer = tokenAnswer{}
 		err := c.post(ctx, c.endpoints.Token, form, &answer)
 		received = time.Now()
 		return err

@@ -304,28 +304,31 @@ func TestRFC8628(t *testing.T) {
 	}
 }
 
+const html = "<html><body>Please log in to the guest network</body></html>"
+
+// faults are answers that are none.
+var faults = map[string]issuer.Fault{
+	"reset":              issuer.Drop,
+	"hang":               issuer.Hang,
+	"proxy page, 200":    issuer.Answer(200, "text/html", html),
+	"proxy page, 407":    issuer.Answer(407, "text/html", html),
+	"redirect":           issuer.Answer(302, "text/html", "", "Location", "https://elsewhere.example/login"),
+	"502":                issuer.Answer(502, "text/html", html),
+	"503":                issuer.Answer(503, "text/plain", "", "Retry-After", "42"),
+	"504, empty":         issuer.Answer(504, "", ""),
+	"429":                issuer.Answer(429, "application/json", `{}`, "Retry-After", "30"),
+	"429 with an error":  issuer.Error(429, "rate_limited", "too many"),
+	"500 with an error":  issuer.Error(500, "server_error", "oops"),
+	"truncated JSON":     issuer.Answer(200, "application/json", `{"access_token":"abc`),
+	"JSON, but no token": issuer.Answer(200, "application/json", `"yes"`),
+	"an array":           issuer.Answer(200, "application/json", `[]`),
+	"endless":            issuer.Answer(200, "application/json", strings.Repeat(" ", 2<<20)),
+	"nothing":            issuer.Answer(200, "application/json", ""),
+}
+
 // Every fault that ends before the code does is survived, and no poll comes
 // sooner than one interval after the one before.
 func TestPollOutlivesFaults(t *testing.T) {
-	html := "<html><body>Please log in to the guest network</body></html>"
-	faults := map[string]issuer.Fault{
-		"reset":              issuer.Drop,
-		"hang":               issuer.Hang,
-		"proxy page, 200":    issuer.Answer(200, "text/html", html),
-		"proxy page, 407":    issuer.Answer(407, "text/html", html),
-		"redirect":           issuer.Answer(302, "text/html", "", "Location", "https://elsewhere.example/login"),
-		"502":                issuer.Answer(502, "text/html", html),
-		"503":                issuer.Answer(503, "text/plain", "", "Retry-After", "42"),
-		"504, empty":         issuer.Answer(504, "", ""),
-		"429":                issuer.Answer(429, "application/json", `{}`, "Retry-After", "30"),
-		"429 with an error":  issuer.Error(429, "rate_limited", "too many"),
-		"500 with an error":  issuer.Error(500, "server_error", "oops"),
-		"truncated JSON":     issuer.Answer(200, "application/json", `{"access_token":"abc`),
-		"JSON, but no token": issuer.Answer(200, "application/json", `"yes"`),
-		"an array":           issuer.Answer(200, "application/json", `[]`),
-		"endless":            issuer.Answer(200, "application/json", strings.Repeat(" ", 2<<20)),
-		"nothing":            issuer.Answer(200, "application/json", ""),
-	}
 	for name, fault := range faults {
 		for _, endpoint := range []string{"poll", "jwks"} {
 			t.Run(name+" at "+endpoint, func(t *testing.T) {

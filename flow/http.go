@@ -65,10 +65,12 @@ func (c *Client) post(ctx context.Context, endpoint string, form url.Values, ans
 		req.SetBasicAuth(url.QueryEscape(c.config.ClientID), url.QueryEscape(basic))
 	}
 	secrets = append(secrets, strings.TrimPrefix(req.Header.Get("Authorization"), "Basic "))
+	asked := time.Now()
 	resp, body, err := c.do(req)
 	if err != nil {
 		return err
 	}
+	answered := time.Now()
 	shown := shownURL(endpoint)
 
 	var failure struct {
@@ -81,6 +83,9 @@ func (c *Client) post(ctx context.Context, endpoint string, form url.Values, ans
 		if values, err := url.ParseQuery(string(body)); err == nil {
 			failure.Code, failure.Description = text(values.Get("error")), text(values.Get("error_description"))
 		}
+	}
+	if isJSON { // what is none is a proxy's, whose clock says nothing
+		c.learnClock(resp, asked, answered)
 	}
 	if failure.Code != "" {
 		return &ProviderError{
@@ -108,6 +113,24 @@ func (c *Client) post(ctx context.Context, endpoint string, form url.Values, ans
 		return bad
 	}
 	return nil
+}
+
+// leastClockDifference is what a difference of clocks must have to count: the
+// Date header has whole seconds, and tokens last for minutes.
+const leastClockDifference = time.Minute
+
+// learnClock compares the clocks by the answer's Date (RFC 9110 section
+// 6.6.1). POST answers are not kept by caches on the way, so that it is new.
+func (c *Client) learnClock(resp *http.Response, asked, answered time.Time) {
+	date, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil || resp.Header.Get("Age") != "" {
+		return
+	}
+	difference := date.Add(500 * time.Millisecond).Sub(asked.Add(answered.Sub(asked) / 2).Round(0)).Round(time.Second)
+	if difference.Abs() < leastClockDifference+answered.Sub(asked) {
+		difference = 0
+	}
+	c.clock = difference
 }
 
 // document is one that this client has seen already.
@@ -199,18 +222,23 @@ func (c *Client) log(format string, args ...any) {
 	}
 }
 
-// retry tries three times within some seconds, as long as the error passes.
+// retry is retryWhere for what is likely to be better at once: an answer that is
+// too large, or no JSON, or not there will be so again; a failing server's may
+// not.
 func retry(ctx context.Context, try func() error) error {
+	return retryWhere(ctx, func(err error) bool {
+		var answer *AnswerError
+		return Temporary(err) && !(errors.As(err, &answer) && answer.Status < 429)
+	}, try)
+}
+
+// retryWhere tries three times within some seconds, as long as the error is
+// one that passes.
+func retryWhere(ctx context.Context, passes func(error) bool, try func() error) error {
 	const most = 3
 	for n := 1; ; n++ {
 		err := try()
-		// An answer that is too large or no JSON will be so again at once; a
-		// status may change.
-		var answer *AnswerError
-		if errors.As(err, &answer) && answer.Status < 429 {
-			return err
-		}
-		if !Temporary(err) || n == most || ctx.Err() != nil {
+		if !passes(err) || n == most || ctx.Err() != nil {
 			return err
 		}
 		pause := time.Duration(n) * 500 * time.Millisecond

@@ -73,6 +73,10 @@ type claims struct {
 // a client that others share has no secret to verify with.
 var algorithms = []string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512"}
 
+// maxToken bounds a token. Servers commonly take 8 KiB to 64 KiB of headers;
+// the largest ID tokens, with hundreds of groups, have some 20 KiB.
+const maxToken = 64 << 10
+
 // unknownLife is assumed of an access token that does not say how long it
 // lives, and for which the provider does not say it either.
 const unknownLife = 5 * time.Minute
@@ -112,6 +116,9 @@ func (c *Client) verify(ctx context.Context, answer *tokenAnswer, received time.
 			}
 		}
 	}
+	if len(token.bearer) > maxToken || len(token.refresh) > maxToken {
+		return nil, &VerificationError{Reason: fmt.Sprintf("it has more than %d bytes, which no server takes in a header", maxToken)}
+	}
 	// What is no header value cannot be a bearer token (RFC 6750 section 2.1).
 	if strings.ContainsFunc(token.bearer, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return nil, &VerificationError{Reason: "it has characters that no bearer token has"}
@@ -119,9 +126,11 @@ func (c *Client) verify(ctx context.Context, answer *tokenAnswer, received time.
 
 	switch {
 	case cl.Expiry > 0:
-		token.ExpiresAt = time.Unix(int64(min(cl.Expiry, 1<<40)), 0)
-		// By a local clock that is behind, exp is further away than the token
-		// lasts. One that was issued a while ago still ends at exp.
+		// From the provider's clock to this machine's.
+		token.ExpiresAt = time.Unix(int64(min(cl.Expiry, 1<<40)), 0).Add(-c.clock)
+		// Where that is not known: by a local clock that is behind, exp is
+		// further away than the token lasts. One that was issued a while ago
+		// still ends at exp.
 		if life := cl.Expiry - cl.IssuedAt; cl.IssuedAt > 0 && life > 0 {
 			if end := token.IssuedAt.Add(life.seconds()); end.Before(token.ExpiresAt) {
 				token.ExpiresAt = end
@@ -163,6 +172,7 @@ func (c *Client) verifyJWT(ctx context.Context, raw string, cl *claims, audience
 	config := &oidc.Config{
 		ClientID: audience, SkipClientIDCheck: audience == "",
 		SupportedSigningAlgs: algorithms,
+		Now:                  func() time.Time { return time.Now().Add(c.clock) },
 	}
 	if c.endpoints.JWKS == "" {
 		if audience != "" {

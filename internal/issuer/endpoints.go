@@ -85,6 +85,9 @@ func (is *Issuer) serve(w http.ResponseWriter, r *http.Request) {
 	r.Body = io.NopCloser(bytes.NewReader(body)) // for a Fault
 
 	endpoints := is.record(r)
+	is.mu.Lock()
+	w.Header().Set("Date", is.now().UTC().Format(http.TimeFormat))
+	is.mu.Unlock()
 	if is.faulty(endpoints, w, r) {
 		return
 	}

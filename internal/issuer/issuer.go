@@ -83,6 +83,10 @@ type Behaviour struct {
 
 	IDTokenLifetime, CodeLifetime, AccessTokenLifetime time.Duration // default 10 min each
 
+	// ClockAhead is by how much the provider's clock is ahead of this
+	// machine's: in its tokens, and in the Date of each answer.
+	ClockAhead time.Duration
+
 	Interval          int   // seconds; default 5; 0: left out of the answer, and 5 is meant
 	ApproveAfterPolls int   // n > 0: the nth poll finds it approved
 	DenyAfterPolls    int   // n > 0: the nth poll finds it denied

@@ -146,16 +146,19 @@ func (is *Issuer) commonClaims(s *session, life time.Duration) map[string]any {
 	if is.behaviour.WrongIssuerInToken != "" {
 		issuer = is.behaviour.WrongIssuerInToken
 	}
-	now := time.Now()
+	now := is.now()
 	return map[string]any{"iss": issuer, "sub": s.subject, "iat": now.Unix(), "exp": now.Add(life).Unix(), "jti": rand.Text()}
 }
+
+// now is the time by the provider's clock.
+func (is *Issuer) now() time.Time { return time.Now().Add(is.behaviour.ClockAhead) }
 
 // idToken follows OpenID Connect Core sections 2 and 12.2: a renewal has the
 // sub and the auth_time of the login, and an iat of its own.
 func (is *Issuer) idToken(s *session) string {
 	b := &is.behaviour
 	claims := is.commonClaims(s, b.IDTokenLifetime)
-	claims["auth_time"] = s.authTime.Unix()
+	claims["auth_time"] = s.authTime.Add(b.ClockAhead).Unix()
 	audience := []string{s.client}
 	if b.Audience != nil {
 		audience = b.Audience
