@@ -408,3 +408,88 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// What a killed process left half written is swept by a later save; whatever
+// else lies in the folder is not.
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	id := strings.Repeat("a", 64)
+	old := []string{"." + id + ".json123", ".document-" + id + ".json9"}
+	kept := []string{
+		"." + id + ".jsonc", "." + id + ".json", ".bashrc", "x" + id + ".json1", "." + id[1:] + ".json1",
+		"." + id + ".json77", // of this moment
+		id + ".corrupt-20260101T000000.000",
+	}
+	for _, name := range append(old, kept...) {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(name, "77") {
+			if err := os.Chtimes(path, time.Time{}, time.Now().Add(-2*time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := NewDisk(dir).Save(testEntry()); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range old {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			t.Errorf("%s is still there", name)
+		}
+	}
+	for _, name := range kept {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestHandOut(t *testing.T) {
+	d := NewDisk(filepath.Join(t.TempDir(), "cache"))
+	id := testKey().ID()
+	first, second := time.Now().Add(-time.Minute), time.Now()
+	if d.HandOut(id, "1@1", first, time.Minute) || d.HandOut(id, "1@1", first, time.Minute) {
+		t.Error("without a lock file there is nothing to know")
+	}
+	if _, err := os.Stat(d.lockPath(id)); err == nil {
+		t.Error("a lock file was made")
+	}
+	unlock, err := d.Lock(t.Context(), id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	for i, step := range []struct {
+		client string
+		issued time.Time
+		often  time.Duration
+		want   bool
+	}{
+		{"1@1", first, time.Minute, false},
+		{"2@1", first, time.Minute, false}, // another client's first
+		{"1@1", first, time.Minute, true},
+		{"1@1", first, time.Minute, false}, // not so soon again
+		{"1@1", first, 0, true},
+		{"1@1", second, time.Minute, false}, // the renewed one
+		{"1@1", second, time.Minute, false}, // refused too, but not so soon
+		{"1@1", second, 0, true},
+		{"2@1", first, time.Minute, true},
+		{"1@2", second, time.Minute, false}, // the pid came back
+	} {
+		if got := d.HandOut(id, step.client, step.issued, step.often); got != step.want {
+			t.Errorf("step %d: %v", i, got)
+		}
+	}
+	// The notes are whole, before and after.
+	if n := d.Notes(id); n.Holder.PID != os.Getpid() {
+		t.Errorf("the notes are %+v", n)
+	}
+	if err := d.Annotate(id, func(n *Notes) { n.Prompt = &Prompt{UserCode: strings.Repeat("x", 100)} }); err != nil || !d.HandOut(id, "1@2", second, 0) {
+		t.Errorf("notes and places get in each other's way: %v", err)
+	}
+}

@@ -24,6 +24,7 @@ const maxFile = 4 << 20
 //	<id>.lock                its lock, and the notes of who holds it
 //	<id>.corrupt-<time>      a session that did not parse, set aside
 //	document-<hash>.json     a public document of an issuer (discovery, keys)
+//	.<one of these><digits>  what is being written, or was when a process was killed
 //
 // Nothing else in the folder is ever changed or deleted.
 type Disk struct{ dir string }
@@ -54,7 +55,27 @@ func (d *Disk) Save(e *Entry) error {
 	if err != nil {
 		return err
 	}
-	return d.write(e.Key.ID()+".json", b)
+	if err := d.write(e.Key.ID()+".json", b); err != nil {
+		return err
+	}
+	d.sweep()
+	return nil
+}
+
+var unfinishedName = regexp.MustCompile(`^\.([0-9a-f]{64}|document-[0-9a-f]{64})\.json[0-9]+$`)
+
+// sweep removes what killed processes left half written: it may hold tokens.
+// Whatever is younger than a minute may still be written by somebody.
+func (d *Disk) sweep() {
+	entries, _ := os.ReadDir(d.dir) // what cannot be listed now is swept next time
+	for _, e := range entries {
+		if !unfinishedName.MatchString(e.Name()) {
+			continue
+		}
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > time.Minute {
+			_ = os.Remove(filepath.Join(d.dir, e.Name())) // likewise
+		}
+	}
 }
 
 // Delete implements Storage. The lock file stays: another process may be

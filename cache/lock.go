@@ -21,6 +21,16 @@ type Notes struct {
 	Prompt *Prompt `json:"prompt,omitempty"`
 	// Failure is the last login that was not approved; nil after a success.
 	Failure *Failure `json:"failure,omitempty"`
+	// Trouble is what the last holder failed with, for those who waited for it:
+	// they need not find out for themselves, one after the other.
+	Trouble *Trouble `json:"trouble,omitempty"`
+}
+
+// Trouble is the end of a renewal, or of a login that nobody was asked for yet.
+type Trouble struct {
+	Message string    `json:"message"`
+	Status  int       `json:"status"` // the exit status of the process that met it
+	At      time.Time `json:"at"`
 }
 
 // Holder is a process with the lock.

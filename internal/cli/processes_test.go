@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -296,5 +297,44 @@ func TestOneClientIsNotAskedTwice(t *testing.T) {
 	}
 	if statuses[0] != 4 || statuses[1] != 3 || statuses[4] != 3 || w.is.Count("device") != 1 {
 		t.Errorf("exit statuses %v and %d logins, want 4 3 3 3 3 and 1", statuses, w.is.Count("device"))
+	}
+}
+
+// While the provider fails, those who wait for the one that tries do not try
+// one after the other: they get its answer, or the token that is still good.
+func TestWaitersShareTrouble(t *testing.T) {
+	for _, stillGood := range []bool{true, false} {
+		w := newWorld(t)
+		w.is.Set(func(b *issuer.Behaviour) { b.ApproveAfterPolls = 1 })
+		if !stillGood {
+			w.is.Set(func(b *issuer.Behaviour) { b.IDTokenLifetime = time.Second })
+		}
+		w.token(w.start("get-token"))
+		time.Sleep(time.Second) // the short token's life
+		w.is.Fault("refresh", -1, func(rw http.ResponseWriter, r *http.Request) bool {
+			time.Sleep(time.Second) // so that all of them wait
+			return issuer.Answer(503, "text/plain", "")(rw, r)
+		})
+		var processes []*process
+		for range 20 {
+			processes = append(processes, w.start("get-token", "--force-refresh"))
+		}
+		for _, p := range processes {
+			if stillGood {
+				w.token(p)
+			} else if _ = p.Wait(); p.ProcessState.ExitCode() != 6 {
+				t.Errorf("exit status %d, want 6\n%s", p.ProcessState.ExitCode(), &p.err)
+			}
+			if !strings.Contains(p.err.String(), "HTTP status 503") {
+				t.Errorf("it does not say why:\n%s", &p.err)
+			}
+		}
+		// Three tries of one process; another may have come before or after.
+		if n := w.is.Count("refresh"); n > 6 || w.is.Count("device") != 1 {
+			t.Errorf("%d requests and %d logins by 20 processes", n, w.is.Count("device"))
+		}
+		// Whoever comes later tries for itself.
+		w.is.Fault("refresh", 0, nil)
+		w.token(w.start("get-token", "--force-refresh", "--prompt=never"))
 	}
 }

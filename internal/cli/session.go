@@ -24,6 +24,9 @@ type session struct {
 	client func() string
 	fresh  bool // login: the cached token is not wanted
 	waited bool // for a login that another process ran
+	// refused is a token that is good, but that the client seems to have seen
+	// refused.
+	refused *cache.Entry
 
 	clientOfFlow *flow.Client // see flow
 }
@@ -42,10 +45,22 @@ func newSession(o *options, ui *ui) *session {
 // that is renewed now, or one from a new login.
 func (s *session) token(ctx context.Context) (*cache.Entry, error) {
 	entry, err := s.load(false)
-	if err != nil || s.usable(entry) {
+	if err != nil || s.usable(entry) && !s.again(entry) {
 		return entry, err
 	}
 	ctx = interruptible(ctx)
+	entry, err = s.newToken(ctx)
+	if s.refused != nil && err != nil && ctx.Err() == nil {
+		s.ui.warn("whoever runs this was given a token that is good until %s, and asks again: the API server may have refused it, and it cannot be renewed now (%v)", clock(s.refused.TokenExpiresAt), err)
+		entry, err = s.refused, nil
+	}
+	if err == nil {
+		s.handOut(entry)
+	}
+	return entry, err
+}
+
+func (s *session) newToken(ctx context.Context) (*cache.Entry, error) {
 	// A login that another process runs for this one must not take longer
 	// than an own one.
 	waiting, enough := s.limited(ctx)
@@ -55,7 +70,8 @@ func (s *session) token(ctx context.Context) (*cache.Entry, error) {
 		return served, err
 	}
 	defer unlock()
-	if entry, err = s.load(true); err != nil || s.usable(entry) {
+	entry, err := s.load(true)
+	if err != nil || s.usable(entry) {
 		return entry, err
 	}
 	if !s.fresh {
@@ -63,11 +79,28 @@ func (s *session) token(ctx context.Context) (*cache.Entry, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if !errors.Is(err, errLoginNeeded) {
+		if !errors.Is(err, errLoginNeeded) || s.refused != nil {
 			return renewed, err
 		}
 	}
 	return s.login(ctx, entry)
+}
+
+// again says whether the client process was given this very token before. It
+// keeps a token in memory until it expires, so that it has probably seen a 401:
+// client-go then runs the plugin again, and says nothing. A minute is the least
+// between two renewals for one client that asks at each of its requests.
+func (s *session) again(e *cache.Entry) bool {
+	if s.handOut(e) && e.RefreshToken != "" {
+		s.refused = e
+		s.ui.detail("the client was given this token before: renewing it")
+	}
+	return s.refused != nil
+}
+
+// handOut notes who gets the token.
+func (s *session) handOut(e *cache.Entry) (again bool) {
+	return s.client != nil && s.disk != nil && s.disk.HandOut(s.id, s.client(), e.TokenIssuedAt, time.Minute)
 }
 
 var (
@@ -114,6 +147,8 @@ func (s *session) usable(e *cache.Entry) bool {
 		return e.ApprovedAt.After(s.started)
 	case s.forceRefresh:
 		return e.TokenIssuedAt.After(s.started)
+	case s.refused != nil:
+		return e.TokenIssuedAt.After(s.refused.TokenIssuedAt)
 	}
 	return true
 }
@@ -158,7 +193,7 @@ func (s *session) lock(ctx context.Context, enough func(*cache.Entry) bool) (unl
 		}
 		switch {
 		case n.Prompt != nil && time.Now().Before(n.Prompt.ExpiresAt) && safe(n.Prompt):
-			if s.options.prompt == "never" {
+			if s.options.prompt == "never" || s.refused != nil {
 				return errPending
 			}
 			s.waited = true
@@ -206,6 +241,9 @@ func (s *session) renew(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 		s.ui.say("the login is older than --max-session-age=%s", s.maxSessionAge)
 		return nil, errLoginNeeded
 	}
+	if err := s.trouble(); err != nil {
+		return s.fallBack(e, err)
+	}
 	// A signal between the provider's answer and the save would lose a rotated
 	// refresh token: it is held for a moment.
 	ctx, release := held(ctx, 2*time.Second)
@@ -230,13 +268,45 @@ func (s *session) renew(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 	case errors.Is(err, flow.ErrRefreshRefused), errors.Is(err, flow.ErrNoIDToken):
 		s.ui.say("the session cannot be renewed: %v", err)
 		return nil, errLoginNeeded
-	case errors.As(err, &verification), ctx.Err() != nil:
+	case ctx.Err() != nil:
 		return nil, err
-	case valid(e):
-		s.ui.warn("the session cannot be renewed for now (%v); its token is good until %s", err, clock(e.TokenExpiresAt))
-		return e, nil
 	}
-	return nil, err
+	s.noteTrouble(err)
+	if errors.As(err, &verification) {
+		return nil, err
+	}
+	return s.fallBack(e, err)
+}
+
+// fallBack serves a token that could not be renewed, as long as it is good.
+func (s *session) fallBack(e *cache.Entry, err error) (*cache.Entry, error) {
+	if !valid(e) || s.refused != nil {
+		return nil, err
+	}
+	s.ui.warn("the session cannot be renewed for now (%v); its token is good until %s", err, clock(e.TokenExpiresAt))
+	return e, nil
+}
+
+// trouble is what the process failed with for which this one waited. While a
+// provider hangs, a hundred processes would otherwise each wait for it in turn.
+func (s *session) trouble() error {
+	if s.disk == nil || s.fresh {
+		return nil
+	}
+	t := s.disk.Notes(s.id).Trouble
+	if t == nil || !t.At.After(s.started) || t.At.After(time.Now()) {
+		return nil
+	}
+	return &joinedError{err: errors.New(flow.Clean(t.Message, 500)), status: t.Status}
+}
+
+func (s *session) noteTrouble(err error) {
+	var usage *usageError
+	if errors.As(err, &usage) {
+		return // this process's own flags
+	}
+	message, _, status := explain(err, nil)
+	s.note(func(n *cache.Notes) { n.Trouble = &cache.Trouble{Message: message, Status: status, At: time.Now()} })
 }
 
 // renewalTime is the longest that a renewal may take, retries and all.
@@ -285,14 +355,16 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 		}
 		return nil, err
 	}
-	ctx, cancel := s.limited(ctx)
-	defer cancel()
-	client, err := s.flow(ctx)
-	if err != nil {
+	if err := s.trouble(); err != nil {
 		return nil, err
 	}
-	auth, err := client.Authorize(ctx)
+	ctx, cancel := s.limited(ctx)
+	defer cancel()
+	client, auth, err := s.authorize(ctx)
 	if err != nil {
+		if ctx.Err() == nil {
+			s.noteTrouble(err)
+		}
 		return nil, err
 	}
 	prompt := cache.Prompt{
@@ -315,6 +387,27 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 	s.note(func(n *cache.Notes) { n.Prompt, n.Failure = nil, nil })
 	s.ui.say("signed in as %s", whoIs(entry))
 	return entry, nil
+}
+
+func (s *session) authorize(ctx context.Context) (*flow.Client, *flow.Authorization, error) {
+	client, err := s.flow(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	auth, err := client.Authorize(ctx)
+	if d := client.ClockDifference(); d != 0 {
+		s.ui.warn("%s", clockHint(d))
+	}
+	return client, auth, err
+}
+
+// clockHint names what is wrong with this machine's clock.
+func clockHint(providerAhead time.Duration) string {
+	where := "behind"
+	if providerAhead < 0 {
+		where = "ahead of"
+	}
+	return fmt.Sprintf("this machine's clock is %s %s the provider's", providerAhead.Abs(), where)
 }
 
 // limited gives a context for what --authentication-timeout limits.
