@@ -288,6 +288,58 @@ func TestOldFlags(t *testing.T) {
 	h.login().whoami()
 }
 
+// TestRefusedToken is an API server that does not take a token that has not
+// expired, for its person is not in a group yet. client-go tells the plugin
+// nothing; the next kubectl after the group was given works all the same.
+func TestRefusedToken(t *testing.T) {
+	t.Parallel()
+	w := theParts(t)
+	rule := "'cleared' in claims.groups"
+	cluster, err := kube.Start(t.Context(), kube.Config{Bins: w.bins, Authentication: kube.AuthenticationConfiguration(
+		kube.Issuer{URL: w.node.url, Audiences: audiences(), CA: w.ca.PEM, Rule: rule},
+		kube.Issuer{URL: w.zitadel.url, Audiences: audiences(), CA: w.ca.PEM, Rule: rule},
+	)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cluster.Stop() })
+	for _, p := range []*provider{w.node, w.zitadel} {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHome(t, w, p, "refused", at(cluster))
+			k := h.startKubectl("auth", "whoami")
+			k.decide(true)
+			if k.status() == 0 {
+				t.Fatalf("the API server took a token that is not cleared: %s", k)
+			}
+			// The plugin ran twice, and its second token was a new one.
+			if n := p.count(h.client, refresh); n != 1 {
+				t.Errorf("%d renewals after the first 401, not one", n)
+			}
+			if err := p.grant("cleared"); err != nil {
+				t.Fatal(err)
+			}
+			second := h.kubectl("auth", "whoami")
+			third := h.kubectl("auth", "whoami", "-o", "json")
+			t.Logf("after the group was given: exit status %d, then %d", second.status(), third.status())
+			third.whoami()
+			for _, k := range []*running{second, third} {
+				if k.asked() {
+					t.Errorf("the person was asked again: %s", k)
+				}
+			}
+			if n := p.count(h.client, refresh); n != 2 || p.count(h.client, deviceAuthorization) != 1 {
+				t.Errorf("%d renewals and %d logins, not 2 and 1", n, p.count(h.client, deviceAuthorization))
+			}
+			// From here on the token is taken, and costs no more renewals.
+			h.kubectl("auth", "whoami", "-o", "json").silent(1)
+			if n := p.count(h.client, refresh); n != 2 {
+				t.Errorf("%d renewals in the end, not 2", n)
+			}
+		})
+	}
+}
+
 // TestStorm is twenty kubectls at once, on a session whose token has expired.
 // node oidc-provider revokes everything when a refresh token is used twice.
 func TestStorm(t *testing.T) {

@@ -46,6 +46,7 @@ var clients = map[string][2]int{
 	"cold":    {300, 300},
 	"slow":    {300, 300},
 	"browser": {300, 300},
+	"refused": {300, 300},
 	elsewhere: {300, 300},
 }
 
@@ -59,6 +60,7 @@ type provider struct {
 	user   string // who logs in
 	groups []string
 	roots  *x509.CertPool
+	grant  func(group string) error // gives the person one more group
 	close  func()
 }
 
@@ -167,6 +169,9 @@ func startNode(ctx context.Context, ca *kube.CA, folder string) (*provider, erro
 	}
 	return &provider{
 		front: f, name: "node oidc-provider", user: "alice", groups: []string{"developers", "on-call"},
+		grant: func(group string) error {
+			return os.WriteFile(filepath.Join(folder, "granted"), []byte(group), 0o600)
+		},
 		roots: pool(ca.PEM), close: func() { f.server.Close(); close() },
 	}, nil
 }
@@ -240,8 +245,15 @@ func runProvider(ctx context.Context, folder, issuer string) (port int, kill fun
 func startZitadel(ca *kube.CA) (*provider, error) {
 	p := &provider{name: "zitadel oidc", user: "bob", groups: []string{"developers", "operators"}, roots: pool(ca.PEM)}
 	var err error
+	storage := newZitadelStorage(p.groups)
+	p.grant = func(group string) error {
+		storage.mu.Lock()
+		defer storage.mu.Unlock()
+		storage.groups = append(slices.Clone(storage.groups), group)
+		return nil
+	}
 	p.front, err = startFront(ca, func(issuer string) (http.Handler, error) {
-		return exampleop.SetupServer(issuer, newZitadelStorage(p.groups), slog.New(slog.DiscardHandler), false), nil
+		return exampleop.SetupServer(issuer, storage, slog.New(slog.DiscardHandler), false), nil
 	})
 	if err != nil {
 		return nil, err
@@ -351,7 +363,9 @@ func (s *zitadelStorage) GetDeviceAuthorizatonState(ctx context.Context, client,
 }
 
 func (s *zitadelStorage) SetUserinfoFromRequest(ctx context.Context, info *oidc.UserInfo, request op.IDTokenRequest, scopes []string) error {
+	s.mu.Lock()
 	info.AppendClaims("groups", s.groups)
+	s.mu.Unlock()
 	return s.Storage.SetUserinfoFromRequest(ctx, info, request, scopes)
 }
 

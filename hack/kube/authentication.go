@@ -13,6 +13,8 @@ type Issuer struct {
 	// UsernameClaim is "sub" if empty, GroupsClaim is "groups", and Prefix,
 	// which stands before both, is "oidc:".
 	UsernameClaim, GroupsClaim, Prefix string
+	// Rule, if set, is a CEL expression over claims that each token must meet.
+	Rule string
 }
 
 // AuthenticationConfiguration is the text for kube-apiserver's
@@ -47,6 +49,11 @@ func AuthenticationConfiguration(issuers ...Issuer) string {
 			for l := range strings.Lines(strings.TrimSpace(string(issuer.CA))) {
 				line("      %s", strings.TrimSpace(l))
 			}
+		}
+		if issuer.Rule != "" {
+			line("  claimValidationRules:")
+			line("  - expression: %q", issuer.Rule)
+			line("    message: the rule of this cluster is not met")
 		}
 		line("  claimMappings:")
 		line("    username:")
