@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,6 +122,39 @@ func TestLayout(t *testing.T) {
 	for _, dep := range all {
 		if strings.HasPrefix(dep, "k8s.io/client-go/kubernetes") || strings.HasPrefix(dep, "k8s.io/api/") || strings.HasPrefix(dep, module+"/internal/issuer") {
 			t.Errorf("%s reached the binary", dep)
+		}
+	}
+}
+
+// Every test that the threat model names must exist.
+func TestThreatModelNamesTests(t *testing.T) {
+	text, err := os.ReadFile("../../hack/docs/threat-model.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sources strings.Builder
+	err = filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "_test.go") {
+			var b []byte
+			b, err = os.ReadFile(path)
+			sources.Write(b)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w+|[a-z0-9-]+\\.txtar)`").FindAllStringSubmatch(string(text), -1)
+	if len(names) < 30 {
+		t.Fatalf("it names %d tests", len(names))
+	}
+	for _, n := range names {
+		if strings.HasSuffix(n[1], ".txtar") {
+			if _, err := os.Stat(filepath.Join("testdata", "script", n[1])); err != nil {
+				t.Error(err)
+			}
+		} else if !strings.Contains(sources.String(), "func "+n[1]+"(") {
+			t.Errorf("there is no %s", n[1])
 		}
 	}
 }
