@@ -18,7 +18,13 @@ func main() { os.Exit(cli.Main(interruptible, os.Args[1:], os.Stdout, os.Stderr)
 func interruptible(parent context.Context) context.Context {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+		// What was ignored from the start stays so: nohup, and a shell's
+		// background jobs.
+		if !signal.Ignored(sig) {
+			signal.Notify(signals, sig)
+		}
+	}
 	// A reader of stderr that went away must not end a renewal half-way.
 	signal.Ignore(syscall.SIGPIPE)
 	go func() {

@@ -132,15 +132,19 @@ type Entry struct {
 	Token        string `json:"-"`
 	RefreshToken string `json:"-"`
 
-	Subject       string
-	Name          string // for people: preferred_username, email or name
-	Audience      []string
-	ScopesGranted []string
+	Subject  string
+	Name     string // for people: preferred_username, email or name
+	Audience []string
+	// ScopesRequested are those that the login asked for, which may be more
+	// than the Key says; ScopesGranted is nil if the provider did not say.
+	ScopesRequested, ScopesGranted []string
 
 	TokenIssuedAt  time.Time
 	TokenExpiresAt time.Time
 	ApprovedAt     time.Time // when the person approved the login
 	RenewedAt      time.Time // zero if never
+	// RefreshExpiresAt is when the refresh token ends; zero if nobody said.
+	RefreshExpiresAt time.Time
 }
 
 // Format keeps the tokens out of every fmt verb.

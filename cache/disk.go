@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -62,14 +61,19 @@ func (d *Disk) Save(e *Entry) error {
 	return nil
 }
 
-var unfinishedName = regexp.MustCompile(`^\.([0-9a-f]{64}|document-[0-9a-f]{64})\.json[0-9]+$`)
+// unfinished recognises the name of a temporary file of writeAtomic.
+func unfinished(name string) bool {
+	name, hidden := strings.CutPrefix(name, ".")
+	target, digits, ok := strings.Cut(name, ".json")
+	return hidden && ok && isID(strings.TrimPrefix(target, "document-")) && digits != "" && strings.Trim(digits, "0123456789") == ""
+}
 
 // sweep removes what killed processes left half written: it may hold tokens.
 // Whatever is younger than a minute may still be written by somebody.
 func (d *Disk) sweep() {
 	entries, _ := os.ReadDir(d.dir) // what cannot be listed now is swept next time
 	for _, e := range entries {
-		if !unfinishedName.MatchString(e.Name()) {
+		if !unfinished(e.Name()) {
 			continue
 		}
 		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > time.Minute {
@@ -94,21 +98,30 @@ func (d *Disk) SetAside(id string) (string, error) {
 	return to, os.Rename(d.Path(id), to)
 }
 
-var sessionName = regexp.MustCompile(`^([0-9a-f]{64})\.json$`)
-
 // List gives the ids of all sessions in the folder, readable or not.
-func (d *Disk) List() ([]string, error) {
+func (d *Disk) List() ([]string, error) { return d.names(".json") }
+
+// lockName ends the names of lock files.
+const lockName = ".lock"
+
+// names gives the ids of the files whose names are an id and this ending.
+func (d *Disk) names(ending string) ([]string, error) {
 	entries, err := os.ReadDir(d.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	var ids []string
 	for _, e := range entries {
-		if m := sessionName.FindStringSubmatch(e.Name()); m != nil {
-			ids = append(ids, m[1])
+		if id, ok := strings.CutSuffix(e.Name(), ending); ok && isID(id) {
+			ids = append(ids, id)
 		}
 	}
 	return ids, err
+}
+
+// isID: regular expressions would cost a part of each start of the program.
+func isID(s string) bool {
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
 // document is a public document of an issuer, kept for an hour.

@@ -45,6 +45,8 @@ type Prompt struct {
 	VerificationURIComplete string    `json:"verification_uri_complete,omitempty"`
 	UserCode                string    `json:"user_code"`
 	ExpiresAt               time.Time `json:"expires_at"`
+	Issuer                  string    `json:"issuer"`
+	ClientID                string    `json:"client_id"`
 }
 
 // Failure is a login that was denied, that expired or that timed out.
@@ -105,6 +107,19 @@ func (d *Disk) Lock(ctx context.Context, id string, waiting func(Notes) error) (
 	// An error leaves the waiters without a name to show, and nothing else.
 	_ = d.Annotate(id, func(n *Notes) { n.Holder, n.Prompt = Holder{PID: os.Getpid(), Since: time.Now()}, nil })
 	return func() { _ = lock.Unlock() }, nil // the kernel unlocks at the latest when the process ends
+}
+
+// Locks gives the ids of all sessions that ever had a lock.
+func (d *Disk) Locks() ([]string, error) { return d.names(lockName) }
+
+// Locked says whether somebody has the session's lock at this moment.
+func (d *Disk) Locked(id string) bool {
+	lock := flock.New(d.lockPath(id), flock.SetFlag(os.O_RDWR))
+	ok, err := lock.TryLock()
+	if ok {
+		_ = lock.Unlock() // closing it would do as well
+	}
+	return err == nil && !ok
 }
 
 // Notes reads the session's notes; those that are not there, or are being

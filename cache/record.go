@@ -13,18 +13,20 @@ import (
 // record is an Entry on disk. It is the one type of this package that
 // marshals tokens, and it does not leave this file.
 type record struct {
-	ID             string    `json:"id"`
-	Key            Key       `json:"key"`
-	Token          string    `json:"token"`
-	RefreshToken   string    `json:"refresh_token,omitempty"`
-	Subject        string    `json:"subject,omitempty"`
-	Name           string    `json:"name,omitempty"`
-	Audience       []string  `json:"audience,omitempty"`
-	ScopesGranted  []string  `json:"scopes_granted,omitempty"`
-	TokenIssuedAt  time.Time `json:"token_issued_at"`
-	TokenExpiresAt time.Time `json:"token_expires_at"`
-	ApprovedAt     time.Time `json:"approved_at"`
-	RenewedAt      time.Time `json:"renewed_at,omitzero"`
+	ID               string    `json:"id"`
+	Key              Key       `json:"key"`
+	Token            string    `json:"token"`
+	RefreshToken     string    `json:"refresh_token,omitempty"`
+	Subject          string    `json:"subject,omitempty"`
+	Name             string    `json:"name,omitempty"`
+	Audience         []string  `json:"audience,omitempty"`
+	ScopesRequested  []string  `json:"scopes_requested,omitempty"`
+	ScopesGranted    []string  `json:"scopes_granted,omitempty"`
+	TokenIssuedAt    time.Time `json:"token_issued_at"`
+	TokenExpiresAt   time.Time `json:"token_expires_at"`
+	ApprovedAt       time.Time `json:"approved_at"`
+	RenewedAt        time.Time `json:"renewed_at,omitzero"`
+	RefreshExpiresAt time.Time `json:"refresh_expires_at,omitzero"`
 }
 
 // envelope is the file. The sum tells a file that was torn, or mended by hand,
@@ -40,9 +42,9 @@ const recordVersion = 1
 func encode(e *Entry) ([]byte, error) {
 	session, err := json.Marshal(record{
 		ID: e.Key.ID(), Key: e.Key, Token: e.Token, RefreshToken: e.RefreshToken,
-		Subject: e.Subject, Name: e.Name, Audience: e.Audience, ScopesGranted: e.ScopesGranted,
+		Subject: e.Subject, Name: e.Name, Audience: e.Audience, ScopesRequested: e.ScopesRequested, ScopesGranted: e.ScopesGranted,
 		TokenIssuedAt: e.TokenIssuedAt.UTC(), TokenExpiresAt: e.TokenExpiresAt.UTC(),
-		ApprovedAt: e.ApprovedAt.UTC(), RenewedAt: e.RenewedAt.UTC(),
+		ApprovedAt: e.ApprovedAt.UTC(), RenewedAt: e.RenewedAt.UTC(), RefreshExpiresAt: e.RefreshExpiresAt.UTC(),
 	})
 	if err != nil {
 		return nil, err
@@ -79,8 +81,8 @@ func decode(b []byte, id string) (*Entry, error) {
 	}
 	return &Entry{
 		Key: r.Key, Token: r.Token, RefreshToken: r.RefreshToken,
-		Subject: r.Subject, Name: r.Name, Audience: r.Audience, ScopesGranted: r.ScopesGranted,
+		Subject: r.Subject, Name: r.Name, Audience: r.Audience, ScopesRequested: r.ScopesRequested, ScopesGranted: r.ScopesGranted,
 		TokenIssuedAt: r.TokenIssuedAt, TokenExpiresAt: r.TokenExpiresAt,
-		ApprovedAt: r.ApprovedAt, RenewedAt: r.RenewedAt,
+		ApprovedAt: r.ApprovedAt, RenewedAt: r.RenewedAt, RefreshExpiresAt: r.RefreshExpiresAt,
 	}, nil
 }

@@ -107,14 +107,14 @@ type Client struct {
 // metadata is what is read of a discovery document (OpenID Connect Discovery
 // section 3, RFC 8414 section 2, RFC 8628 section 4).
 type metadata struct {
-	Issuer              string   `json:"issuer"`
-	DeviceAuthorization string   `json:"device_authorization_endpoint"`
-	Token               string   `json:"token_endpoint"`
-	Revocation          string   `json:"revocation_endpoint"`
-	JWKS                string   `json:"jwks_uri"`
-	Scopes              []string `json:"scopes_supported"`
-	PKCE                []string `json:"code_challenge_methods_supported"`
-	TokenAuth           []string `json:"token_endpoint_auth_methods_supported"`
+	Issuer              string      `json:"issuer"`
+	DeviceAuthorization string      `json:"device_authorization_endpoint"`
+	Token               string      `json:"token_endpoint"`
+	Revocation          string      `json:"revocation_endpoint"`
+	JWKS                string      `json:"jwks_uri"`
+	Scopes              few[string] `json:"scopes_supported"`
+	PKCE                few[string] `json:"code_challenge_methods_supported"`
+	TokenAuth           few[string] `json:"token_endpoint_auth_methods_supported"`
 }
 
 // New finds the provider's endpoints: from the configuration, from a kept

@@ -334,9 +334,36 @@ func (l *list) UnmarshalJSON(b []byte) error {
 		*l = slices.DeleteFunc([]string{one}, func(s string) bool { return s == "" })
 		return nil
 	}
-	var many []string
+	var many few[string]
 	if json.Unmarshal(b, &many) == nil {
-		*l = many
+		*l = list(many)
+	}
+	return nil
+}
+
+// few is a JSON array of which the first elements are taken: an answer of
+// 1 MiB can hold hundreds of thousands of them, which take many times that in
+// memory.
+type few[T any] []T
+
+const fewest = 200
+
+func (f *few[T]) UnmarshalJSON(b []byte) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	start, err := d.Token()
+	if err != nil || start == nil { // null
+		return err
+	}
+	if start != json.Delim('[') {
+		return errors.New("not an array")
+	}
+	*f = few[T]{}
+	for d.More() && len(*f) < fewest {
+		var element T
+		if err := d.Decode(&element); err != nil {
+			return err
+		}
+		*f = append(*f, element)
 	}
 	return nil
 }

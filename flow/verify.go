@@ -27,6 +27,11 @@ type Token struct {
 	Name                string // for people; may be empty
 	Audience            []string
 	Scopes              []string // granted; nil if the provider did not say
+	ACR                 string   // OpenID Connect Core section 2; may be empty
+	AMR                 []string
+	// RefreshExpiresAt is when the refresh token ends; zero if the provider did
+	// not say.
+	RefreshExpiresAt time.Time
 }
 
 // Bearer is the token for Kubernetes. RefreshToken may be empty.
@@ -54,6 +59,9 @@ type tokenAnswer struct {
 	RefreshToken string `json:"refresh_token"`
 	IDToken      string `json:"id_token"`
 	Scope        list   `json:"scope"`
+	// Keycloak's word, and other providers'.
+	RefreshExpiresIn      number `json:"refresh_expires_in"`
+	RefreshTokenExpiresIn number `json:"refresh_token_expires_in"`
 }
 
 // claims are those that are read here; kube-apiserver reads its own.
@@ -67,6 +75,8 @@ type claims struct {
 	Preferred text   `json:"preferred_username"`
 	Email     text   `json:"email"`
 	Name      text   `json:"name"`
+	ACR       text   `json:"acr"`
+	AMR       list   `json:"amr"`
 }
 
 // algorithms are those that kube-apiserver takes. None of them is symmetric:
@@ -84,8 +94,13 @@ const unknownLife = 5 * time.Minute
 // verify makes a Token of an answer (OpenID Connect Core section 3.1.3.7).
 func (c *Client) verify(ctx context.Context, answer *tokenAnswer, received time.Time) (*Token, error) {
 	token := &Token{refresh: answer.RefreshToken, IssuedAt: received.Round(0)}
-	for _, s := range answer.Scope {
-		token.Scopes = append(token.Scopes, strings.Fields(Clean(s, 2000))...)
+	if len(answer.Scope) > 0 {
+		token.Scopes = strings.Fields(Clean(strings.Join(answer.Scope, " "), 4000))
+	}
+	for _, t := range []string{answer.IDToken, answer.AccessToken, answer.RefreshToken} {
+		if len(t) > maxToken {
+			return nil, &VerificationError{Reason: fmt.Sprintf("it has more than %d bytes, which no server takes in a header", maxToken)}
+		}
 	}
 	var cl claims
 	switch {
@@ -116,9 +131,6 @@ func (c *Client) verify(ctx context.Context, answer *tokenAnswer, received time.
 			}
 		}
 	}
-	if len(token.bearer) > maxToken || len(token.refresh) > maxToken {
-		return nil, &VerificationError{Reason: fmt.Sprintf("it has more than %d bytes, which no server takes in a header", maxToken)}
-	}
 	// What is no header value cannot be a bearer token (RFC 6750 section 2.1).
 	if strings.ContainsFunc(token.bearer, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return nil, &VerificationError{Reason: "it has characters that no bearer token has"}
@@ -144,6 +156,13 @@ func (c *Client) verify(ctx context.Context, answer *tokenAnswer, received time.
 	}
 	if !token.IssuedAt.Before(token.ExpiresAt) {
 		return nil, &VerificationError{Reason: fmt.Sprintf("it expired at %s, and it is %s here", token.ExpiresAt.UTC().Format(time.RFC3339), token.IssuedAt.UTC().Format(time.RFC3339))}
+	}
+	if life := max(answer.RefreshExpiresIn, answer.RefreshTokenExpiresIn); life > 0 && token.refresh != "" {
+		token.RefreshExpiresAt = token.IssuedAt.Add(life.seconds())
+	}
+	token.ACR = Clean(string(cl.ACR), 200)
+	for _, method := range cl.AMR {
+		token.AMR = append(token.AMR, Clean(method, 100))
 	}
 	token.Subject = Clean(string(cl.Subject), 300)
 	for _, name := range []text{cl.Preferred, cl.Email, cl.Name} {
@@ -250,7 +269,7 @@ func (c *Client) prefetchKeys(ctx context.Context) (*jose.JSONWebKeySet, error) 
 func (c *Client) keys(ctx context.Context, anew bool) (keys *jose.JSONWebKeySet, cached bool, err error) {
 	cached, err = c.document(ctx, c.endpoints.JWKS, anew, func(body []byte) error {
 		var doc struct {
-			Keys []json.RawMessage `json:"keys"`
+			Keys few[json.RawMessage] `json:"keys"`
 		}
 		if json.Unmarshal(body, &doc) != nil || doc.Keys == nil {
 			return &AnswerError{URL: shownURL(c.endpoints.JWKS), Status: http.StatusOK, Reason: "is not a key set"}

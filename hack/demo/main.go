@@ -59,6 +59,10 @@ func run(ctx context.Context, approve, cluster bool) error {
 	})
 	say("1. An OpenID provider runs at %s", provider.URL())
 
+	// The audit log of the demo is no part of the user's.
+	if err := os.Setenv("XDG_STATE_HOME", filepath.Join(dir, "state")); err != nil {
+		return err
+	}
 	plugin := filepath.Join(dir, "kubectl-oidc_device")
 	if runtime.GOOS == "windows" {
 		plugin += ".exe"
@@ -112,11 +116,12 @@ To use it with your own provider, put this into your kubeconfig (README.md, "Use
 // alone plays kubectl: it runs the plugin as client-go does.
 func alone(ctx context.Context, plugin string, args []string) error {
 	say("2. kubectl would now run: kubectl-oidc_device %s …", strings.Join(args[:3], " "))
-	first, took, err := execCredential(ctx, plugin, args)
+	first, took, err := execCredential(ctx, plugin, args, execcred.EnvVar+`={"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","spec":{"interactive":true}}`)
 	if err != nil {
 		return err
 	}
 	say("3. It answers kubectl with this ExecCredential (token shortened):\n\n    %s", first)
+	// By hand: to the same client it would be the answer to a 401.
 	_, again, err := execCredential(ctx, plugin, args)
 	if err != nil {
 		return err
@@ -129,9 +134,9 @@ func alone(ctx context.Context, plugin string, args []string) error {
 	return logout.Run()
 }
 
-func execCredential(ctx context.Context, plugin string, args []string) (string, time.Duration, error) {
+func execCredential(ctx context.Context, plugin string, args []string, env ...string) (string, time.Duration, error) {
 	cmd := exec.CommandContext(ctx, plugin, args...)
-	cmd.Env = append(os.Environ(), execcred.EnvVar+`={"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","spec":{"interactive":true}}`)
+	cmd.Env = append(os.Environ(), env...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, os.Stderr
 	start := time.Now()

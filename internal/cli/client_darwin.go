@@ -18,3 +18,12 @@ func clientProcess() string {
 	start := info.Proc.P_starttime
 	return fmt.Sprintf("%d@%d.%06d", pid, start.Sec, start.Usec)
 }
+
+// parentName is the name of the program that runs us.
+func parentName() string {
+	info, err := unix.SysctlKinfoProc("kern.proc.pid", os.Getppid())
+	if err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(info.Proc.P_comm[:])
+}

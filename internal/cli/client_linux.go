@@ -21,3 +21,9 @@ func clientProcess() string {
 	}
 	return fmt.Sprintf("%d@%s", pid, fields[19])
 }
+
+// parentName is the name of the program that runs us.
+func parentName() string {
+	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", os.Getppid())) // it may have ended
+	return string(bytes.TrimSpace(name))
+}

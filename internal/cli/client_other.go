@@ -9,3 +9,5 @@ import (
 
 // clientProcess names the process that runs us by its pid alone.
 func clientProcess() string { return fmt.Sprint(os.Getppid()) }
+
+func parentName() string { return "" }

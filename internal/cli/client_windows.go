@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/windows"
 )
@@ -21,4 +22,19 @@ func clientProcess() string {
 		return fmt.Sprint(pid)
 	}
 	return fmt.Sprintf("%d@%d", pid, start.Nanoseconds())
+}
+
+// parentName is the name of the program that runs us.
+func parentName() string {
+	handle, err := windows.OpenProcess(windows.PROCESS_QUERY_LIMITED_INFORMATION, false, uint32(os.Getppid()))
+	if err != nil {
+		return ""
+	}
+	defer windows.CloseHandle(handle)
+	path := make([]uint16, windows.MAX_LONG_PATH)
+	size := uint32(len(path))
+	if err := windows.QueryFullProcessImageName(handle, 0, &path[0], &size); err != nil {
+		return ""
+	}
+	return filepath.Base(windows.UTF16ToString(path[:size]))
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/oidc-device/kubectl-oidc_device/cache"
 )
 
-var everyCommand = []string{"get-token", "login", "logout", "version"}
+var everyCommand = []string{"get-token", "login", "logout", "status", "version"}
 
 // What -h says is read here before it is read by people. After a change:
 // UPDATE_GOLDEN=1 go test ./internal/cli -run TestHelp
@@ -27,6 +27,7 @@ func TestHelp(t *testing.T) {
 			t.Errorf("%s -h: exit status %d", name, status)
 		}
 		got := strings.ReplaceAll(out.String(), cache.DefaultDir(), "$XDG_CACHE_HOME/kubectl-oidc_device")
+		got = strings.ReplaceAll(got, defaultTrail(), "$XDG_STATE_HOME/kubectl-oidc_device/audit.jsonl")
 		golden := filepath.Join("testdata", "help", name+".golden")
 		if os.Getenv("UPDATE_GOLDEN") != "" {
 			if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
@@ -90,7 +91,7 @@ func TestReadme(t *testing.T) {
 		}
 	}
 	// Every exit status of the program is in its table.
-	for _, status := range []string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "130, 143"} {
+	for _, status := range []string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "129, 130, 143"} {
 		if !bytes.Contains(readme, []byte("\n| "+status+" | ")) {
 			t.Errorf("exit status %s is not in the README", status)
 		}

@@ -73,6 +73,8 @@ func explain(err error, command *cobra.Command) (message, hint string, status in
 		hostname     x509.HostnameError
 		kept         *keptError
 		joined       *joinedError
+		refused      *policyError
+		unrecorded   *trailError
 		hinted       *hintedError
 	)
 	message = err.Error()
@@ -96,6 +98,10 @@ func explain(err error, command *cobra.Command) (message, hint string, status in
 		return message, "set apiVersion: client.authentication.k8s.io/v1 in the user's exec entry of your kubeconfig (kubectl config view)", exitUsage
 	case errors.Is(err, execcred.ErrMalformed):
 		return message, "to run it by hand: unset " + execcred.EnvVar, exitUsage
+	case errors.As(err, &refused):
+		return message, "ask whoever set that policy, or change the flags that it bounds", exitVerification
+	case errors.As(err, &unrecorded):
+		return message, "give another file: --audit-log=FILE; without --audit-required it goes on all the same", exitFailure
 	case errors.As(err, &joined) && joined.status > 0:
 		return message, hint, joined.status
 	case errors.As(err, &kept):

@@ -27,12 +27,17 @@ func newGetToken() *cobra.Command {
 			return runGetToken(c.Context(), o, output, c)
 		},
 	}
+	o.addGetTokenFlags(c, &output)
+	return c
+}
+
+// addGetTokenFlags declares all that may stand in a kubeconfig.
+func (o *options) addGetTokenFlags(c *cobra.Command, output *string) {
 	o.addSessionFlags(c)
 	o.addTokenFlags(c)
 	c.Flags().StringVar(&o.prompt, "prompt", "auto", "whether a login may be started where no usable token exists: auto (not soon after one that was not approved), always, never")
 	c.Flags().BoolVar(&o.forceRefresh, "force-refresh", false, "renew the token now")
-	c.Flags().StringVarP(&output, "output", "o", "exec-credential", "exec-credential, or token for the bare token")
-	return c
+	c.Flags().StringVarP(output, "output", "o", "exec-credential", "exec-credential, or token for the bare token")
 }
 
 func runGetToken(ctx context.Context, o *options, output string, c *cobra.Command) error {
@@ -45,6 +50,9 @@ func runGetToken(ctx context.Context, o *options, output string, c *cobra.Comman
 		return &usageError{message: "--output is none of: exec-credential, token"}
 	}
 	if err := o.check(); err != nil {
+		return err
+	}
+	if err := o.applyPolicies(); err != nil {
 		return err
 	}
 	s := newSession(o, newUI(c.ErrOrStderr(), o.verbose))

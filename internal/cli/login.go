@@ -24,6 +24,9 @@ func newLogin() *cobra.Command {
 			if o.storage == "none" {
 				return &usageError{message: "login keeps a session for later, and --token-cache-storage=none keeps nothing", hint: "use get-token"}
 			}
+			if err := o.applyPolicies(); err != nil {
+				return err
+			}
 			s := newSession(o, newUI(c.ErrOrStderr(), o.verbose))
 			s.fresh = true
 			entry, err := s.token(c.Context())

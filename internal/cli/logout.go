@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -14,50 +15,104 @@ import (
 func newLogout() *cobra.Command {
 	o := &options{}
 	var all, local bool
+	var contextName, userName string
 	c := &cobra.Command{
-		Use:   "logout (--oidc-issuer-url=URL --oidc-client-id=ID | --all) [flags]",
+		Use:   "logout (--oidc-issuer-url=URL --oidc-client-id=ID | --context=NAME | --user=NAME | --all) [flags]",
 		Short: "Revoke a session at the provider, then delete it",
-		Example: `  # end the session that these flags of get-token name
+		Example: `  # end the session of the kubeconfig's context
+  kubectl oidc-device logout --context=production
+
+  # end the session that these flags of get-token name
   kubectl oidc-device logout --oidc-issuer-url=https://idp.example.com --oidc-client-id=kubectl
 
-  # end every session in the cache
+  # end every session
   kubectl oidc-device logout --all
 
   # delete it here only: the provider is not called, and what it gave out stays valid
-  kubectl oidc-device logout --local --oidc-issuer-url=https://idp.example.com --oidc-client-id=kubectl`,
+  kubectl oidc-device logout --local --context=production`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return runLogout(c.Context(), o, all, local, c)
+			ctx := interruptible(c.Context())
+			ui := newUI(c.ErrOrStderr(), o.verbose)
+			named := 0
+			for _, way := range []bool{all, contextName != "", userName != "", o.issuer != "" && o.given.Changed("oidc-issuer-url")} {
+				if way {
+					named++
+				}
+			}
+			switch {
+			case named > 1:
+				return &usageError{message: "--all, --context, --user and --oidc-issuer-url contradict each other: give one"}
+			case all:
+				return logoutAll(ctx, *o, local, ui)
+			case contextName != "", userName != "":
+				ref, err := findRef(contextName, userName)
+				if err != nil {
+					return err
+				}
+				from := *ref.options
+				from.verbose, from.given = o.verbose, o.given
+				from.auditLog, from.auditRequired = o.auditLog, o.auditRequired
+				return hintLogout(newSession(&from, ui).logout(ctx, local), o)
+			}
+			if err := o.check(); err != nil {
+				return err
+			}
+			return hintLogout(newSession(o, ui).logout(ctx, local), o)
 		},
 	}
 	o.addSessionFlags(c)
-	c.Flags().BoolVar(&all, "all", false, "every session in the cache")
+	c.Flags().BoolVar(&all, "all", false, "every session, in the cache and wherever the kubeconfigs keep theirs")
+	c.Flags().StringVar(&contextName, "context", "", "the session of this context of the kubeconfig")
+	c.Flags().StringVar(&userName, "user", "", "the session of this user of the kubeconfig")
 	c.Flags().BoolVar(&local, "local", false, "delete without calling the provider")
 	return c
 }
 
-func runLogout(ctx context.Context, o *options, all, local bool, c *cobra.Command) error {
-	ctx = interruptible(ctx)
-	ui := newUI(c.ErrOrStderr(), o.verbose)
-	if !all {
-		if err := o.check(); err != nil {
-			return err
+// findRef finds the user of a kubeconfig by its own name or by a context's.
+func findRef(contextName, userName string) (*kubeconfigRef, error) {
+	refs, err := kubeconfigRefs()
+	for i, ref := range refs {
+		if ref.user == userName || contextName != "" && slices.Contains(ref.contexts, contextName) {
+			return &refs[i], nil
 		}
-		err := newSession(o, ui).logout(ctx, local)
-		return hintLogout(err, o)
 	}
-	if o.issuer != "" {
-		return &usageError{message: "--all and --oidc-issuer-url contradict each other: give one"}
-	}
-	ids, err := cache.NewDisk(o.cacheDir).List()
 	if err != nil {
+		return nil, &usageError{message: err.Error(), hint: "kubectl config view"}
+	}
+	what := "user " + userName
+	if contextName != "" {
+		what = "context " + contextName
+	}
+	return nil, &usageError{message: fmt.Sprintf("no %s of the kubeconfig has a session of this program", what), hint: "kubectl config get-contexts"}
+}
+
+func logoutAll(ctx context.Context, o options, local bool, ui *ui) error {
+	inv, err := takeInventory(o.cacheDir)
+	if inv == nil {
 		return err
 	}
-	if len(ids) == 0 {
+	if err != nil {
+		ui.warn("%v", err)
+	}
+	if len(inv.Sessions) == 0 {
 		ui.say("there are no sessions in %s", o.cacheDir)
 	}
+	return logoutEach(ctx, inv.Sessions, o, local, ui)
+}
+
+// logoutEach ends sessions of which only the record is known, and whatever a
+// kubeconfig says. One that cannot be ended does not keep the others.
+func logoutEach(ctx context.Context, sessions []sessionState, o options, local bool, ui *ui) error {
 	var failed error
-	for _, id := range ids {
-		if err := logoutByID(ctx, *o, id, local, ui); err != nil {
+	for _, state := range sessions {
+		if hasProblem(state, problemUntrusted) {
+			ui.warn("%s", state.Problems[0].Message)
+			failed = errors.New("a session is not trusted, and was left as it is: kubectl oidc-device status")
+			continue
+		}
+		s := newSession(state.optionsOf(o), ui)
+		s.id = state.ID
+		if err := s.logout(ctx, local); err != nil {
 			ui.warn("%v", err)
 			failed = err
 		}
@@ -65,35 +120,7 @@ func runLogout(ctx context.Context, o *options, all, local bool, c *cobra.Comman
 			return context.Cause(ctx)
 		}
 	}
-	if failed != nil {
-		return hintLogout(failed, o)
-	}
-	return nil
-}
-
-// logoutByID ends a session of which only the record is known.
-func logoutByID(ctx context.Context, o options, id string, local bool, ui *ui) error {
-	entry, err := cache.NewDisk(o.cacheDir).Load(id)
-	var corrupt *cache.CorruptError
-	switch {
-	case errors.Is(err, cache.ErrNotFound):
-		return nil // somebody else was faster
-	case errors.As(err, &corrupt):
-		// There is nothing to revoke in it; logout will set it aside.
-	case err != nil:
-		return err
-	default:
-		key := entry.Key
-		if o.clientID != key.ClientID {
-			// A secret that was given is for that one client.
-			o.secret, o.secretFile = "", ""
-		}
-		o.issuer, o.clientID, o.useAccessToken = key.Issuer, key.ClientID, key.AccessToken
-		o.endpoints.DeviceAuthorization, o.endpoints.Token, o.endpoints.JWKS = key.Endpoints["device_authorization"], key.Endpoints["token"], key.Endpoints["jwks"]
-	}
-	s := newSession(&o, ui)
-	s.id = id
-	return s.logout(ctx, local)
+	return hintLogout(failed, &o)
 }
 
 // keptError: the provider could not be told, so the session was kept.
@@ -130,6 +157,9 @@ func (s *session) logout(ctx context.Context, local bool) error {
 	if err != nil || entry == nil { // nil: set aside, or ended by somebody else
 		return err
 	}
+	if err := s.trail.ready(); err != nil {
+		return err
+	}
 	if !local {
 		if err := s.revoke(ctx, entry); err != nil {
 			if ctx.Err() != nil {
@@ -139,6 +169,9 @@ func (s *session) logout(ctx context.Context, local bool) error {
 		}
 	}
 	if err := s.store.Delete(s.id); err != nil {
+		return err
+	}
+	if err := s.audit(sessionDeleted, entry, nil); err != nil {
 		return err
 	}
 	s.note(func(n *cache.Notes) { n.Failure = nil })
@@ -170,9 +203,13 @@ func (s *session) revoke(ctx context.Context, e *cache.Entry) error {
 			s.ui.warn("%v: what it gave out stays valid until it expires; those who run it can end the session there", err)
 			return nil
 		case err != nil:
+			_ = s.audit(sessionRevoked, e, err) // the session is kept: there will be another record
 			return err
 		}
 		s.ui.say("the provider revoked the %s", t.name)
+		if err := s.audit(sessionRevoked, e, nil); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -66,7 +66,7 @@ other device; kubectl gets a short-lived token (RFC 8628).`,
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
-			return fromEnvironment(c.Flags())
+			return fromEnvironment(c.Flags(), os.LookupEnv)
 		},
 	}
 	root.SetOut(stdout)
@@ -89,7 +89,7 @@ other device; kubectl gets a short-lived token (RFC 8628).`,
 	})
 	// A run makes only the command that it needs: the flags of all of them
 	// would take a tenth of the time that a cached token takes.
-	names := []string{"get-token", "login", "logout", "version"}
+	names := []string{"get-token", "login", "logout", "status", "version"}
 	if len(args) > 0 && slices.Contains(names, args[0]) {
 		names = args[:1]
 	}
@@ -108,6 +108,8 @@ func newCommand(name string) *cobra.Command {
 		c = newLogin()
 	case "logout":
 		c = newLogout()
+	case "status":
+		c = newStatus()
 	case "version":
 		c = newVersion()
 	}
@@ -133,7 +135,7 @@ func envName(flag string) string {
 	return "OIDC_DEVICE_" + strings.ToUpper(strings.ReplaceAll(strings.TrimPrefix(flag, "oidc-"), "-", "_"))
 }
 
-func fromEnvironment(flags *pflag.FlagSet) error {
+func fromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) error {
 	// A flag wins over the variable of another that says the same thing.
 	rivals := map[string]string{
 		"oidc-client-secret": "oidc-client-secret-file", "oidc-client-secret-file": "oidc-client-secret",
@@ -144,7 +146,7 @@ func fromEnvironment(flags *pflag.FlagSet) error {
 	flags.Visit(func(f *pflag.Flag) { given = append(given, f.Name) })
 	var first error
 	flags.VisitAll(func(f *pflag.Flag) {
-		value, ok := os.LookupEnv(envName(f.Name))
+		value, ok := lookup(envName(f.Name))
 		if !ok || value == "" || f.Changed || f.Name == "help" || slices.Contains(given, rivals[f.Name]) {
 			return
 		}

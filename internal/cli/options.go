@@ -40,6 +40,14 @@ type options struct {
 	skipOpenBrowser          bool
 	browserCommand           string
 	verbose                  bool
+	auditLog                 string
+	auditRequired            bool
+	noRefreshToken           bool
+	maxTokenLifetime         time.Duration
+	requiredACR, requiredAMR []string
+	exactAudience            bool
+	broaderToken             string
+	policies                 []policy // see applyPolicies
 	given                    *pflag.FlagSet
 }
 
@@ -65,7 +73,13 @@ func (o *options) addSessionFlags(c *cobra.Command) {
 	f.BoolVar(&o.insecureSkipTLSVerify, "insecure-skip-tls-verify", false, "do not verify the provider's certificate: whoever is in between can then take the tokens")
 	f.StringVar(&o.storage, "token-cache-storage", "disk", "where the session is kept: disk, or none")
 	f.StringVar(&o.cacheDir, "token-cache-dir", cache.DefaultDir(), "folder of the sessions")
+	o.addAuditFlags(c)
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "say on stderr what is done, each request and its duration; holds no secret")
+}
+
+func (o *options) addAuditFlags(c *cobra.Command) {
+	c.Flags().StringVar(&o.auditLog, "audit-log", defaultTrail(), "file that gets a line of JSON for each login, renewal and revocation; none for no file")
+	c.Flags().BoolVar(&o.auditRequired, "audit-required", false, "do nothing that the audit log cannot record")
 }
 
 // addTokenFlags declares those of the commands that get a token.
@@ -75,6 +89,12 @@ func (o *options) addTokenFlags(c *cobra.Command) {
 	f.IntVar(&o.timeoutSeconds, "authentication-timeout-sec", 0, "the same in seconds")
 	f.DurationVar(&o.minValidity, "min-validity", 30*time.Second, "renew a token that has less than this left; at most half of the token's lifetime counts")
 	f.DurationVar(&o.maxSessionAge, "max-session-age", 0, "after this long since a person approved the login, ask for a new one (default none)")
+	f.BoolVar(&o.noRefreshToken, "no-refresh-token", false, "neither ask for a refresh token nor keep one: each token's end is a new login")
+	f.DurationVar(&o.maxTokenLifetime, "max-token-lifetime", 0, "a token that lasts longer is broader than it should be (default none)")
+	f.StringSliceVar(&o.requiredACR, "required-acr", nil, "refuse a token whose acr is none of these; repeatable")
+	f.StringSliceVar(&o.requiredAMR, "required-amr", nil, "refuse a token whose amr lacks one of these, such as mfa; repeatable")
+	f.BoolVar(&o.exactAudience, "exact-audience", false, "refuse a token that is for anybody but this client")
+	f.StringVar(&o.broaderToken, "broader-token", "warn", "what becomes of a token with scopes that nobody asked for, several audiences or too long a life: warn, refuse. Like a policy file, this guards you against mistakes; it is no boundary against whoever writes the flags")
 	f.BoolVar(&o.skipOpenBrowser, "skip-open-browser", false, "never open a browser; without it, one is opened only at a graphical session of this machine, not over SSH or in CI")
 	f.StringVar(&o.browserCommand, "browser-command", "", "program that opens the link, given as its one argument")
 }
@@ -97,6 +117,14 @@ func (o *options) check() error {
 		return usage("--insecure-skip-tls-verify contradicts --certificate-authority: give one")
 	case o.forceRefresh && o.storage == "none":
 		return usage("--force-refresh has nothing to renew with --token-cache-storage=none")
+	case o.maxTokenLifetime < 0:
+		return usage("a duration is negative")
+	case o.noRefreshToken && o.offlineAccess == flow.Always:
+		return usage("--no-refresh-token and --oidc-offline-access=always contradict each other: give one")
+	case o.auditRequired && o.auditLog == "none":
+		return usage("--audit-required and --audit-log=none contradict each other: give one")
+	case o.auditLog == "":
+		return usage("--audit-log is empty: give a file, or none")
 	case o.cacheDir == "":
 		return usage("--token-cache-dir is empty")
 	}
@@ -105,6 +133,7 @@ func (o *options) check() error {
 		{"oidc-pkce-method", o.pkce, "auto no S256"},
 		{"token-cache-storage", o.storage, "disk none"},
 		{"prompt", o.prompt, "auto always never"},
+		{"broader-token", o.broaderToken, "warn refuse"},
 	} {
 		if oneOf.value != "" && !slices.Contains(strings.Fields(oneOf.allowed), oneOf.value) {
 			return usage("--%s=%s is none of: %s", oneOf.flag, oneOf.value, strings.Join(strings.Fields(oneOf.allowed), ", "))
@@ -203,6 +232,8 @@ func (o *options) flowConfig() (flow.Config, error) {
 		Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, TLSClientConfig: tlsConfig, ForceAttemptHTTP2: true,
 			TLSHandshakeTimeout: 10 * time.Second,
+			// Ten times what a talkative provider sends; Go's own bound is 10 MB.
+			MaxResponseHeaderBytes: 256 << 10,
 			// Polls are some seconds apart; an old connection through a
 			// proxy or after a laptop's sleep is worth nothing.
 			IdleConnTimeout: 20 * time.Second,

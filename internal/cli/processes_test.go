@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -72,8 +73,15 @@ func (b *syncBuffer) String() string {
 
 func (w *world) start(args ...string) *process {
 	w.Helper()
-	p := &process{Cmd: exec.Command("kubectl-oidc_device", append(args, "--oidc-issuer-url="+w.is.URL(), "--oidc-client-id=kubectl", "--token-cache-dir="+filepath.Join(w.dir, "cache"))...)}
-	p.Env = append(os.Environ(), logVariable+"="+w.dir)
+	return w.startAs([]string{"kubectl-oidc_device"}, args...)
+}
+
+// startAs runs the program by a command that gets its arguments.
+func (w *world) startAs(command []string, args ...string) *process {
+	w.Helper()
+	args = append(slices.Concat(command[1:], args), "--oidc-issuer-url="+w.is.URL(), "--oidc-client-id=kubectl", "--token-cache-dir="+filepath.Join(w.dir, "cache"))
+	p := &process{Cmd: exec.Command(command[0], args...)}
+	p.Env = append(os.Environ(), logVariable+"="+w.dir, "XDG_STATE_HOME="+filepath.Join(w.dir, "state"), "KUBECONFIG="+filepath.Join(w.dir, "kubeconfig"))
 	p.Stdout, p.Stderr = &p.out, &p.err
 	if err := p.Start(); err != nil {
 		w.Fatal(err)

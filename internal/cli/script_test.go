@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"sigs.k8s.io/yaml"
 
 	"github.com/oidc-device/kubectl-oidc_device/internal/cli"
 	"github.com/oidc-device/kubectl-oidc_device/internal/issuer"
@@ -66,6 +68,9 @@ type issuerKey struct{}
 //	issuer copy-refresh-token      remember the refresh token that is live
 //	issuer is-revoked              fail unless that one is revoked
 //	status N [!] …                 in place of exec: wants the exit status N
+//	kubeconfig FILE NAME [ARGUMENT…]
+//	                               a kubeconfig whose context and user NAME run
+//	                               get-token with these arguments
 //
 // Each script ends with a search for every secret of its providers in all that
 // the program wrote to stderr, and to stdout except for the tokens asked for.
@@ -76,7 +81,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 		Setup: func(env *testscript.Env) error {
-			p := &provider{counted: map[string]int{}, logs: filepath.Join(env.WorkDir, ".log")}
+			p := &provider{counted: map[string]int{}, logs: filepath.Join(env.WorkDir, ".log"), work: env.WorkDir}
 			if err := os.Mkdir(p.logs, 0o700); err != nil {
 				return err
 			}
@@ -84,11 +89,13 @@ func TestScripts(t *testing.T) {
 			env.Defer(func() { p.end(env.T()) })
 			env.Setenv(logVariable, p.logs)
 			env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, "xdg"))
+			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, "state"))
+			env.Setenv("TRAIL", filepath.Join(env.WorkDir, "state", "kubectl-oidc_device", "audit.jsonl"))
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("CACHE", filepath.Join(env.WorkDir, "xdg", "kubectl-oidc_device"))
 			return p.start(issuer.Options{}, env.Setenv)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"issuer": issuerCommand, "status": statusCommand},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"issuer": issuerCommand, "status": statusCommand, "kubeconfig": kubeconfigCommand},
 	})
 }
 
@@ -98,6 +105,7 @@ type provider struct {
 	counted map[string]int
 	copied  string
 	logs    string
+	work    string
 }
 
 func (p *provider) start(o issuer.Options, setenv func(string, string)) error {
@@ -120,6 +128,23 @@ func (p *provider) start(o issuer.Options, setenv func(string, string)) error {
 func (p *provider) end(t testscript.T) {
 	stdout, _ := os.ReadFile(filepath.Join(p.logs, "stdout")) // not there: nothing was written
 	stderr, _ := os.ReadFile(filepath.Join(p.logs, "stderr"))
+	// All that was written outside the storages is no place for secrets either.
+	err := filepath.WalkDir(p.work, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case strings.Contains(path, "/xdg/"), strings.Contains(path, "/.log/"), !d.Type().IsRegular():
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		if strings.HasSuffix(path, ".jsonl") {
+			stderr = append(stderr, b...)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, is := range p.all {
 		for _, secret := range is.Sentinels() {
 			if strings.Contains(string(stderr), secret) {
@@ -226,6 +251,8 @@ func set(ts *testscript.TestScript, p *provider, field, value string) {
 			n, err := strconv.Atoi(value)
 			ts.Check(err)
 			f.SetInt(int64(n))
+		case f.Type() == reflect.TypeFor[[]string]() && value == "":
+			f.SetZero()
 		case f.Type() == reflect.TypeFor[[]string]():
 			f.Set(reflect.ValueOf(strings.Split(value, ",")))
 		case f.Type() == reflect.TypeFor[map[string]any]():
@@ -261,4 +288,27 @@ func statusCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if fmt.Sprint(status) != args[0] {
 		ts.Fatalf("exit status %d, want %s", status, args[0])
 	}
+}
+
+// kubeconfigCommand adds a context and its user to a kubeconfig.
+func kubeconfigCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: kubeconfig FILE NAME argument…")
+	}
+	type object = map[string]any
+	config := object{"apiVersion": "v1", "kind": "Config", "contexts": []any{}, "users": []any{}}
+	path := ts.MkAbs(args[0])
+	if b, err := os.ReadFile(path); err == nil {
+		ts.Check(yaml.Unmarshal(b, &config))
+	}
+	name := args[1]
+	config["contexts"] = append(config["contexts"].([]any), object{"name": name, "context": object{"cluster": "none", "user": name}})
+	config["users"] = append(config["users"].([]any), object{"name": name, "user": object{"exec": object{
+		"apiVersion": "client.authentication.k8s.io/v1", "command": "kubectl-oidc_device", "interactiveMode": "IfAvailable",
+		"args": append([]string{"get-token"}, args[2:]...),
+		"env":  []object{{"name": "OIDC_DEVICE_CLIENT_ID", "value": "kubectl"}},
+	}}})
+	b, err := yaml.Marshal(config)
+	ts.Check(err)
+	ts.Check(os.WriteFile(path, b, 0o600))
 }

@@ -17,6 +17,7 @@ type session struct {
 	store   cache.Storage
 	disk    *cache.Disk // nil where nothing is kept
 	ui      *ui
+	trail   *trail
 	started time.Time
 	// client names the process that runs us as its plugin; nil when a person
 	// or a script does. It tells one kubectl, which may run the plugin five
@@ -33,6 +34,10 @@ type session struct {
 
 func newSession(o *options, ui *ui) *session {
 	s := &session{options: o, id: o.key().ID(), ui: ui, started: time.Now(), store: cache.None{}}
+	s.trail = &trail{path: o.auditLog, required: o.auditRequired, ui: ui}
+	if o.auditLog == "none" {
+		s.trail.path = ""
+	}
 	if o.storage != "none" {
 		s.disk = cache.NewDisk(o.cacheDir)
 		s.store = s.disk
@@ -136,7 +141,7 @@ func (s *session) load(locked bool) (*cache.Entry, error) {
 
 // usable says whether a token can be handed out without trying to renew it.
 func (s *session) usable(e *cache.Entry) bool {
-	if e == nil || e.Token == "" || time.Until(e.TokenExpiresAt) < s.slack(e) {
+	if e == nil || e.Token == "" || time.Until(e.TokenExpiresAt) < s.slack(e) || s.tooLong(e) {
 		return false
 	}
 	switch {
@@ -234,7 +239,7 @@ func safe(p *cache.Prompt) bool {
 // renew uses the refresh token. errLoginNeeded means that there is none that
 // is of use.
 func (s *session) renew(ctx context.Context, e *cache.Entry) (*cache.Entry, error) {
-	if e == nil || e.RefreshToken == "" {
+	if e == nil || e.RefreshToken == "" || s.noRefreshToken {
 		return nil, errLoginNeeded
 	}
 	if s.maxSessionAge > 0 && time.Since(e.ApprovedAt) > s.maxSessionAge {
@@ -243,6 +248,9 @@ func (s *session) renew(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 	}
 	if err := s.trouble(); err != nil {
 		return s.fallBack(e, err)
+	}
+	if err := s.trail.ready(); err != nil {
+		return nil, err
 	}
 	// A signal between the provider's answer and the save would lose a rotated
 	// refresh token: it is held for a moment.
@@ -261,18 +269,20 @@ func (s *session) renew(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 			renewed, err = s.refresh(ctx, e)
 		}
 	}
-	var verification *flow.VerificationError
 	switch {
 	case err == nil:
 		return renewed, nil
 	case errors.Is(err, flow.ErrRefreshRefused), errors.Is(err, flow.ErrNoIDToken):
 		s.ui.say("the session cannot be renewed: %v", err)
+		if err := s.audit(renewalRefused, e, err); err != nil {
+			return nil, err
+		}
 		return nil, errLoginNeeded
 	case ctx.Err() != nil:
 		return nil, err
 	}
 	s.noteTrouble(err)
-	if errors.As(err, &verification) {
+	if !flow.Temporary(err) && refusesToken(err) {
 		return nil, err
 	}
 	return s.fallBack(e, err)
@@ -340,10 +350,42 @@ func (s *session) refresh(ctx context.Context, e *cache.Entry) (*cache.Entry, er
 		return nil, err
 	}
 	s.ui.detail("the session was renewed")
-	take(&renewed, token)
+	s.take(&renewed, token)
 	renewed.RenewedAt = time.Now()
+	if renewed.ScopesRequested == nil {
+		renewed.ScopesRequested = client.Scopes()
+	}
+	// Of what is no reason to refuse it, the login has warned.
+	if err := s.accept(token, renewed.ScopesRequested, s.ui.detail); err != nil {
+		return nil, s.refuse(ctx, client, &renewed, err)
+	}
 	s.save(&renewed)
-	return &renewed, nil
+	return &renewed, s.audit(tokenRenewed, &renewed, nil)
+}
+
+// refusesToken says whether an error is about a token that came and is not
+// good enough, or that must not be handed out unrecorded.
+func refusesToken(err error) bool {
+	var verification *flow.VerificationError
+	var refused *policyError
+	var unrecorded *trailError
+	return errors.As(err, &verification) || errors.As(err, &refused) || errors.As(err, &unrecorded)
+}
+
+// refuse is the end of a token that a policy does not allow: nobody shall have
+// it, so that the provider is told, as far as it can be.
+func (s *session) refuse(ctx context.Context, client *flow.Client, e *cache.Entry, err error) error {
+	if aerr := s.audit(tokenRefused, e, err); aerr != nil {
+		return aerr
+	}
+	if e.RefreshToken != "" {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		if rerr := client.Revoke(ctx, e.RefreshToken, flow.HintRefreshToken); rerr != nil {
+			s.ui.warn("the session that was refused could not be revoked: %v", rerr)
+		}
+	}
+	return err
 }
 
 // login runs the device grant. e is the session that it will replace, or nil.
@@ -358,6 +400,9 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 	if err := s.trouble(); err != nil {
 		return nil, err
 	}
+	if err := s.trail.ready(); err != nil {
+		return nil, err
+	}
 	ctx, cancel := s.limited(ctx)
 	defer cancel()
 	client, auth, err := s.authorize(ctx)
@@ -365,11 +410,15 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 		if ctx.Err() == nil {
 			s.noteTrouble(err)
 		}
+		_ = s.audit(loginFailed, nil, err) // it has failed anyway
 		return nil, err
 	}
 	prompt := cache.Prompt{
 		VerificationURI: auth.VerificationURI, VerificationURIComplete: auth.VerificationURIComplete,
-		UserCode: auth.UserCode, ExpiresAt: auth.ExpiresAt,
+		UserCode: auth.UserCode, ExpiresAt: auth.ExpiresAt, Issuer: s.issuer, ClientID: s.clientID,
+	}
+	if err := s.audit(loginStart, nil, nil); err != nil {
+		return nil, err
 	}
 	s.note(func(n *cache.Notes) { n.Prompt = &prompt })
 	s.ui.prompt(s.options, prompt, client.Scopes())
@@ -379,12 +428,20 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 	stop()
 	if err != nil {
 		s.noteFailure(err)
+		_ = s.audit(loginEnd(err), nil, err) // it has failed anyway
 		return nil, err
 	}
-	entry := &cache.Entry{Key: s.key(), ApprovedAt: time.Now()}
-	take(entry, token)
+	entry := &cache.Entry{Key: s.key(), ApprovedAt: time.Now(), ScopesRequested: client.Scopes()}
+	s.take(entry, token)
+	if err := s.accept(token, entry.ScopesRequested, s.ui.warn); err != nil {
+		s.noteFailure(err)
+		return nil, s.refuse(ctx, client, entry, err)
+	}
 	s.save(entry)
 	s.note(func(n *cache.Notes) { n.Prompt, n.Failure = nil, nil })
+	if err := s.audit(loginApproved, entry, nil); err != nil {
+		return nil, err
+	}
 	s.ui.say("signed in as %s", whoIs(entry))
 	return entry, nil
 }
@@ -418,9 +475,27 @@ func (s *session) limited(ctx context.Context) (context.Context, context.CancelF
 	return context.WithCancel(ctx)
 }
 
+// loginEnd is the trail's word for how a login failed.
+func loginEnd(err error) string {
+	var verification *flow.VerificationError
+	switch {
+	case errors.Is(err, flow.ErrDenied):
+		return loginDenied
+	case errors.Is(err, flow.ErrExpired), errors.Is(err, errTimeout):
+		return loginExpired
+	case errors.As(err, &verification), errors.Is(err, flow.ErrNoIDToken):
+		return tokenRefused
+	}
+	return loginFailed
+}
+
 // take copies what a login or a renewal brought.
-func take(e *cache.Entry, t *flow.Token) {
+func (s *session) take(e *cache.Entry, t *flow.Token) {
 	e.Token, e.RefreshToken = t.Bearer(), t.RefreshToken()
+	e.RefreshExpiresAt = t.RefreshExpiresAt
+	if s.noRefreshToken {
+		e.RefreshToken, e.RefreshExpiresAt = "", time.Time{}
+	}
 	e.TokenIssuedAt, e.TokenExpiresAt = t.IssuedAt, t.ExpiresAt
 	e.Subject, e.Name, e.Audience = t.Subject, t.Name, t.Audience
 	if t.Scopes != nil {

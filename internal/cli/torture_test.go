@@ -276,7 +276,18 @@ func TestRealMainSignals(t *testing.T) {
 		}
 	}
 
-	p := w.renewing()
+	// nohup, and a shell's background jobs: what was ignored from the start stays
+	// ignored.
+	p := w.startAs([]string{"sh", "-c", `trap "" HUP; exec kubectl-oidc_device "$@"`, "sh"}, "get-token")
+	w.until("the prompt", func() bool { return strings.Contains(p.err.String(), "lasts until") })
+	w.signal(p, syscall.SIGHUP)
+	w.approve(p)
+	w.token(p)
+	if err := os.RemoveAll(filepath.Join(w.dir, "cache")); err != nil {
+		t.Fatal(err)
+	}
+
+	p = w.renewing()
 	w.signal(p, syscall.SIGINT)
 	ended := make(chan struct{})
 	go func() { w.ended(p); close(ended) }()

@@ -1,0 +1,231 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/oidc-device/kubectl-oidc_device/cache"
+	"github.com/oidc-device/kubectl-oidc_device/flow"
+)
+
+// policy bounds what a session may be. The zero policy bounds nothing.
+type policy struct {
+	source string // for people: a file, or the flags
+
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+
+	// What may be asked for; an absent list allows all, an empty one nothing.
+	AllowedIssuers   *[]string `json:"allowedIssuers"`
+	AllowedClientIDs *[]string `json:"allowedClientIDs"`
+	AllowedScopes    *[]string `json:"allowedScopes"` // openid always is
+
+	MaxTokenLifetime metav1.Duration `json:"maxTokenLifetime"`
+	MaxSessionAge    metav1.Duration `json:"maxSessionAge"`
+	// RefreshTokens is allowed (the default) or forbidden.
+	RefreshTokens string `json:"refreshTokens"`
+	// RequiredACR are the acr values of which a token must have one,
+	// RequiredAMR the amr values of which it must have all (OpenID Connect Core
+	// section 2, RFC 8176).
+	RequiredACR []string `json:"requiredACR"`
+	RequiredAMR []string `json:"requiredAMR"`
+	// ExactAudience wants the client id as the one audience of a token.
+	ExactAudience bool `json:"exactAudience"`
+	// BroaderToken is what becomes of a token with more scopes than were asked
+	// for, several audiences, or a life above maxTokenLifetime: warn (the
+	// default) or refuse.
+	BroaderToken  string `json:"broaderToken"`
+	AuditRequired bool   `json:"auditRequired"`
+}
+
+// policyVersion is what a policy file says of itself.
+const (
+	policyVersion = "oidc-device/v1"
+	policyKind    = "Policy"
+)
+
+// policyFiles are the administrator's, and the one that a variable names.
+func policyFiles() []string {
+	files := []string{systemPolicy()}
+	if f := os.Getenv("OIDC_DEVICE_POLICY"); f != "" {
+		files = append(files, f)
+	}
+	return files
+}
+
+// readPolicies gives the policies of the files that are there; only the first
+// may be missing. A policy that cannot be read is no reason to go on without.
+func readPolicies(files []string) ([]policy, error) {
+	var policies []policy
+	for i, file := range files {
+		b, err := readPolicyFile(file)
+		if errors.Is(err, fs.ErrNotExist) && i == 0 {
+			continue
+		}
+		if err != nil {
+			return nil, &usageError{message: fmt.Sprintf("the policy cannot be read: %v", err), hint: "ls -l " + shellQuote(file)}
+		}
+		p := policy{source: file}
+		if err = yaml.UnmarshalStrict(b, &p); err == nil {
+			err = p.check()
+		}
+		if err != nil {
+			return nil, &usageError{message: fmt.Sprintf("the policy %s makes no sense: %v", file, err), hint: "mend it as the README's section on policies shows"}
+		}
+		policies = append(policies, p)
+	}
+	return policies, nil
+}
+
+func (p *policy) check() error {
+	switch {
+	case p.APIVersion != policyVersion || p.Kind != policyKind:
+		return fmt.Errorf("it must begin with apiVersion: %s and kind: %s", policyVersion, policyKind)
+	case p.RefreshTokens != "" && p.RefreshTokens != "allowed" && p.RefreshTokens != "forbidden":
+		return fmt.Errorf("refreshTokens: %q is none of: allowed, forbidden", p.RefreshTokens)
+	case p.BroaderToken != "" && p.BroaderToken != "warn" && p.BroaderToken != "refuse":
+		return fmt.Errorf("broaderToken: %q is none of: warn, refuse", p.BroaderToken)
+	case p.MaxTokenLifetime.Duration < 0 || p.MaxSessionAge.Duration < 0:
+		return errors.New("a duration is negative")
+	}
+	return nil
+}
+
+// policyError refuses a session or a token.
+type policyError struct{ source, reason string }
+
+func (e *policyError) Error() string {
+	return fmt.Sprintf("%s: %s forbids that", e.reason, e.source)
+}
+
+// allows refuses a session that must not be asked for. It needs no network.
+func (p *policy) allows(o *options) error {
+	refuse := func(format string, args ...any) error {
+		return &policyError{p.source, fmt.Sprintf(format, args...)}
+	}
+	if p.AllowedIssuers != nil && !slices.Contains(*p.AllowedIssuers, o.issuer) {
+		return refuse("the issuer is %s", o.issuer)
+	}
+	if p.AllowedClientIDs != nil && !slices.Contains(*p.AllowedClientIDs, o.clientID) {
+		return refuse("the client id is %s", o.clientID)
+	}
+	if p.AllowedScopes != nil {
+		for _, scope := range o.key().Scopes {
+			if scope != "openid" && !slices.Contains(*p.AllowedScopes, scope) {
+				return refuse("the scope %s is asked for", scope)
+			}
+		}
+	}
+	return nil
+}
+
+// accepts judges a token. What it warns of is not refused.
+func (p *policy) accepts(o *options, requested []string, t *flow.Token) (warnings []string, err error) {
+	var hard, broad []string
+	if len(p.RequiredACR) > 0 && !slices.Contains(p.RequiredACR, t.ACR) {
+		hard = append(hard, fmt.Sprintf("the token's acr is %q, none of %s", t.ACR, strings.Join(p.RequiredACR, ", ")))
+	}
+	for _, method := range p.RequiredAMR {
+		if !slices.Contains(t.AMR, method) {
+			hard = append(hard, fmt.Sprintf("the token's amr is %q, without %s", t.AMR, method))
+		}
+	}
+	if p.ExactAudience && !slices.Equal(t.Audience, []string{o.clientID}) {
+		hard = append(hard, fmt.Sprintf("the token's audience is %q, not %s alone", t.Audience, o.clientID))
+	}
+	broad = append(broad, broader(requested, t.Scopes, t.Audience)...)
+	if life := t.ExpiresAt.Sub(t.IssuedAt).Round(time.Second); p.MaxTokenLifetime.Duration > 0 && life > p.MaxTokenLifetime.Duration {
+		broad = append(broad, fmt.Sprintf("the token lasts %s, longer than %s", life, p.MaxTokenLifetime.Duration))
+	}
+	if p.BroaderToken == "refuse" {
+		hard, broad = append(hard, broad...), nil
+	}
+	if len(hard) > 0 {
+		return nil, &policyError{p.source, strings.Join(hard, "; ")}
+	}
+	return broad, nil
+}
+
+// broader says in what a token is broader than it was asked for. Scopes that
+// the provider does not tell count as those that were asked for (RFC 6749
+// section 5.1).
+func broader(requested, granted, audience []string) (found []string) {
+	var more []string
+	for _, scope := range granted {
+		if !slices.Contains(requested, scope) {
+			more = append(more, scope)
+		}
+	}
+	if len(more) > 0 {
+		found = append(found, "scopes were granted that nobody asked for: "+strings.Join(more, " "))
+	}
+	if len(audience) > 1 {
+		found = append(found, "the token is for several audiences: "+strings.Join(audience, ", "))
+	}
+	return found
+}
+
+// applyPolicies finds the policies, takes their bounds over into the options
+// where they are stricter, and refuses what they do not allow.
+func (o *options) applyPolicies() error {
+	policies, err := readPolicies(policyFiles())
+	if err != nil {
+		return err
+	}
+	flags := policy{
+		source: "a flag of this command", RequiredACR: o.requiredACR, RequiredAMR: o.requiredAMR,
+		BroaderToken: o.broaderToken, ExactAudience: o.exactAudience,
+		MaxTokenLifetime: metav1.Duration{Duration: o.maxTokenLifetime},
+	}
+	o.policies = append(policies, flags)
+	for _, p := range policies {
+		if err := p.allows(o); err != nil {
+			return err
+		}
+		if age := p.MaxSessionAge.Duration; age > 0 && (o.maxSessionAge == 0 || age < o.maxSessionAge) {
+			o.maxSessionAge = age
+		}
+		o.noRefreshToken = o.noRefreshToken || p.RefreshTokens == "forbidden"
+		o.auditRequired = o.auditRequired || p.AuditRequired
+	}
+	if o.noRefreshToken {
+		o.offlineAccess = flow.Never
+	}
+	return nil
+}
+
+// accept judges a token by every policy: the strictest wins.
+func (s *session) accept(t *flow.Token, requested []string, warn func(string, ...any)) error {
+	var warnings []string
+	for _, p := range s.policies {
+		more, err := p.accepts(s.options, requested, t)
+		if err != nil {
+			return err
+		}
+		warnings = append(warnings, more...)
+	}
+	slices.Sort(warnings)
+	for _, w := range slices.Compact(warnings) {
+		warn("%s", w)
+	}
+	return nil
+}
+
+// tooLong says whether a token that is in the cache lasts longer than a policy
+// that refuses that allows; the policy may be newer than the token.
+func (s *session) tooLong(e *cache.Entry) bool {
+	for _, p := range s.policies {
+		if m := p.MaxTokenLifetime.Duration; m > 0 && p.BroaderToken == "refuse" && e.TokenExpiresAt.Sub(e.TokenIssuedAt) > m+time.Second {
+			return true
+		}
+	}
+	return false
+}
