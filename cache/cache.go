@@ -31,6 +31,8 @@ import (
 	"time"
 
 	"github.com/adrg/xdg"
+
+	"github.com/oidc-device/kubectl-oidc_device/internal/secret"
 )
 
 // ErrNotFound says that there is no such session.
@@ -124,13 +126,19 @@ func sortedSet(in []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(in)))
 }
 
+// Secret holds a token, and cannot be printed, logged, marshalled or compared
+// by accident; see its methods.
+type Secret = secret.String
+
+// NewSecret makes a Secret of a text.
+func NewSecret(s string) Secret { return secret.New(s) }
+
 // Entry is one session. It prints without its tokens.
 type Entry struct {
 	Key Key
 
 	// Token is what Kubernetes gets; RefreshToken may be empty.
-	Token        string `json:"-"`
-	RefreshToken string `json:"-"`
+	Token, RefreshToken Secret
 
 	Subject  string
 	Name     string // for people: preferred_username, email or name
@@ -147,7 +155,7 @@ type Entry struct {
 	RefreshExpiresAt time.Time
 }
 
-// Format keeps the tokens out of every fmt verb.
+// Format says which session it is. The tokens could not be printed anyway.
 func (e *Entry) Format(f fmt.State, _ rune) {
 	if e == nil {
 		fmt.Fprint(f, "no session")

@@ -41,7 +41,7 @@ const recordVersion = 1
 
 func encode(e *Entry) ([]byte, error) {
 	session, err := json.Marshal(record{
-		ID: e.Key.ID(), Key: e.Key, Token: e.Token, RefreshToken: e.RefreshToken,
+		ID: e.Key.ID(), Key: e.Key, Token: e.Token.Reveal(), RefreshToken: e.RefreshToken.Reveal(),
 		Subject: e.Subject, Name: e.Name, Audience: e.Audience, ScopesRequested: e.ScopesRequested, ScopesGranted: e.ScopesGranted,
 		TokenIssuedAt: e.TokenIssuedAt.UTC(), TokenExpiresAt: e.TokenExpiresAt.UTC(),
 		ApprovedAt: e.ApprovedAt.UTC(), RenewedAt: e.RenewedAt.UTC(), RefreshExpiresAt: e.RefreshExpiresAt.UTC(),
@@ -80,7 +80,7 @@ func decode(b []byte, id string) (*Entry, error) {
 		return nil, errors.New("it holds no token")
 	}
 	return &Entry{
-		Key: r.Key, Token: r.Token, RefreshToken: r.RefreshToken,
+		Key: r.Key, Token: NewSecret(r.Token), RefreshToken: NewSecret(r.RefreshToken),
 		Subject: r.Subject, Name: r.Name, Audience: r.Audience, ScopesRequested: r.ScopesRequested, ScopesGranted: r.ScopesGranted,
 		TokenIssuedAt: r.TokenIssuedAt, TokenExpiresAt: r.TokenExpiresAt,
 		ApprovedAt: r.ApprovedAt, RenewedAt: r.RenewedAt, RefreshExpiresAt: r.RefreshExpiresAt,

@@ -25,6 +25,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clientauthv1 "k8s.io/client-go/pkg/apis/clientauthentication/v1"
 	clientauthv1beta1 "k8s.io/client-go/pkg/apis/clientauthentication/v1beta1"
+
+	"github.com/oidc-device/kubectl-oidc_device/internal/secret"
 )
 
 // EnvVar is the environment variable that carries the request.
@@ -103,17 +105,24 @@ func Parse(info string) (*Request, error) {
 // APIVersion is the version in which Respond answers.
 func (r *Request) APIVersion() string { return r.apiVersion }
 
+// Secret holds a token, and cannot be printed, logged, marshalled or compared
+// by accident; see its methods.
+type Secret = secret.String
+
+// NewSecret makes a Secret of a text.
+func NewSecret(s string) Secret { return secret.New(s) }
+
 // Credential is an answer. It prints without its token.
 type Credential struct {
 	// Token is the bearer token for the API server.
-	Token string `json:"-"`
+	Token Secret
 	// Expiry is when the client shall come back, in whole seconds on the
 	// wire. The zero value leaves it out: the client then keeps the token
 	// until it gets a 401 or ends.
 	Expiry time.Time
 }
 
-// Format keeps the token out of every fmt verb.
+// Format tells the expiry alone. The token could not be printed anyway.
 func (c Credential) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "credential (token not shown), expires %s", c.Expiry.UTC().Format(time.RFC3339))
 }
@@ -124,7 +133,7 @@ func (c Credential) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(c
 // Respond writes the ExecCredential, in the apiVersion that was asked for, as
 // one line of JSON.
 func (r *Request) Respond(w io.Writer, c Credential) error {
-	if c.Token == "" {
+	if c.Token.Empty() {
 		return errors.New("execcred: no token to respond with")
 	}
 	var expiry *metav1.Time
@@ -141,13 +150,13 @@ func (r *Request) Respond(w io.Writer, c Credential) error {
 		out = &clientauthv1.ExecCredential{
 			TypeMeta: meta,
 			Spec:     clientauthv1.ExecCredentialSpec{Interactive: r.Interactive},
-			Status:   &clientauthv1.ExecCredentialStatus{Token: c.Token, ExpirationTimestamp: expiry},
+			Status:   &clientauthv1.ExecCredentialStatus{Token: c.Token.Reveal(), ExpirationTimestamp: expiry},
 		}
 	case v1beta1:
 		out = &clientauthv1beta1.ExecCredential{
 			TypeMeta: meta,
 			Spec:     clientauthv1beta1.ExecCredentialSpec{Interactive: r.Interactive},
-			Status:   &clientauthv1beta1.ExecCredentialStatus{Token: c.Token, ExpirationTimestamp: expiry},
+			Status:   &clientauthv1beta1.ExecCredentialStatus{Token: c.Token.Reveal(), ExpirationTimestamp: expiry},
 		}
 	default:
 		return &VersionError{APIVersion: r.apiVersion}

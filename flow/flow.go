@@ -6,7 +6,7 @@
 //	auth, err := client.Authorize(ctx)
 //	fmt.Fprintf(os.Stderr, "open %s and enter %s\n", auth.VerificationURI, auth.UserCode)
 //	token, err := client.Poll(ctx, auth, nil)
-//	use(token.Bearer())
+//	use(token.Bearer().Reveal())
 //	…
 //	token, err = client.Refresh(ctx, flow.Previous{RefreshToken: token.RefreshToken(), Subject: token.Subject})
 //	err = client.Revoke(ctx, token.RefreshToken(), flow.HintRefreshToken)
@@ -28,7 +28,16 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/oidc-device/kubectl-oidc_device/internal/secret"
 )
+
+// Secret holds a token, a code or a client secret, and cannot be printed,
+// logged, marshalled or compared by accident; see its methods.
+type Secret = secret.String
+
+// NewSecret makes a Secret of a text.
+func NewSecret(s string) Secret { return secret.New(s) }
 
 // Values of Config.OfflineAccess and Config.PKCE.
 const (
@@ -47,7 +56,7 @@ type Config struct {
 	ClientID string
 	// ClientSecret gives the secret of a client that has one; nil for a public
 	// client. It is asked when a request needs it.
-	ClientSecret func() (string, error)
+	ClientSecret func() (Secret, error)
 
 	Scopes        []string   // asked for beside openid
 	OfflineAccess string     // Auto (the default): offline_access where discovery lists it; Always; Never
@@ -229,8 +238,8 @@ type Authorization struct {
 	// back does not move.
 	end        time.Time
 	interval   time.Duration
-	deviceCode string
-	verifier   string
+	deviceCode Secret
+	verifier   Secret
 }
 
 // left is how long the code still lasts. The wall clock counts too: the
@@ -239,7 +248,7 @@ func (a *Authorization) left() time.Duration {
 	return min(time.Until(a.end), a.ExpiresAt.Sub(time.Now().Round(0)))
 }
 
-// Format keeps the device code and the PKCE verifier out of every fmt verb.
+// Format says which login it is. Its secrets could not be printed anyway.
 func (a *Authorization) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "authorization of %s until %s", a.UserCode, a.ExpiresAt.Format(time.RFC3339))
 }
@@ -263,12 +272,12 @@ func (c *Client) Authorize(ctx context.Context) (*Authorization, error) {
 	}
 	a := &Authorization{}
 	if c.pkce {
-		a.verifier = oauth2.GenerateVerifier()
-		form.Set("code_challenge", oauth2.S256ChallengeFromVerifier(a.verifier))
+		a.verifier = secret.New(oauth2.GenerateVerifier())
+		form.Set("code_challenge", oauth2.S256ChallengeFromVerifier(a.verifier.Reveal()))
 		form.Set("code_challenge_method", S256)
 	}
 	var answer struct {
-		DeviceCode      string `json:"device_code"`
+		DeviceCode      Secret `json:"device_code"`
 		UserCode        string `json:"user_code"`
 		URI             string `json:"verification_uri"`
 		URL             string `json:"verification_url"` // drafts of RFC 8628, and Google to this day
@@ -298,7 +307,7 @@ func (c *Client) Authorize(ctx context.Context) (*Authorization, error) {
 	a.UserCode = Clean(answer.UserCode, 100)
 	a.VerificationURI = answer.URI
 	switch {
-	case a.deviceCode == "":
+	case a.deviceCode.Empty():
 		return nil, bad("holds no device_code")
 	case a.UserCode == "":
 		return nil, bad("holds no user_code")
@@ -343,11 +352,11 @@ const (
 func (c *Client) Poll(ctx context.Context, a *Authorization, trouble func(error)) (*Token, error) {
 	form := url.Values{
 		"grant_type":  {"urn:ietf:params:oauth:grant-type:device_code"},
-		"device_code": {a.deviceCode},
+		"device_code": {a.deviceCode.Reveal()},
 		"client_id":   {c.config.ClientID},
 	}
-	if a.verifier != "" {
-		form.Set("code_verifier", a.verifier)
+	if !a.verifier.Empty() {
+		form.Set("code_verifier", a.verifier.Reveal())
 	}
 	// The keys are had before the code is used up: after it, a network that
 	// fails would cost the person a second approval. Here it costs nothing.
@@ -454,12 +463,12 @@ func (a *Authorization) sleep(ctx context.Context, d time.Duration) error {
 
 // Previous is what a renewal must agree with.
 type Previous struct {
-	RefreshToken string `json:"-"`
+	RefreshToken Secret
 	Subject      string // empty: not known
 	Audience     []string
 }
 
-// Format keeps the refresh token out of every fmt verb.
+// Format says which session it is. The token could not be printed anyway.
 func (p Previous) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "session of subject %q (token not shown)", p.Subject)
 }
@@ -473,7 +482,7 @@ func (p Previous) Format(f fmt.State, _ rune) {
 func (c *Client) Refresh(ctx context.Context, previous Previous) (*Token, error) {
 	form := url.Values{
 		"grant_type":    {"refresh_token"},
-		"refresh_token": {previous.RefreshToken},
+		"refresh_token": {previous.RefreshToken.Reveal()},
 		"client_id":     {c.config.ClientID},
 	}
 	// As in Poll: the provider forgets the old refresh token with its answer,
@@ -501,7 +510,7 @@ func (c *Client) Refresh(ctx context.Context, previous Previous) (*Token, error)
 	if err != nil {
 		return nil, err
 	}
-	if answer.RefreshToken == "" {
+	if answer.RefreshToken.Empty() {
 		answer.RefreshToken = previous.RefreshToken // RFC 6749 section 6: the old one stays good
 	}
 	var token *Token
@@ -536,10 +545,10 @@ const (
 // Revoke ends a token at the provider (RFC 7009). A provider that does not
 // know the token is content (section 2.2). ErrNoRevocation says that the
 // provider has no way to do it.
-func (c *Client) Revoke(ctx context.Context, token, hint string) error {
+func (c *Client) Revoke(ctx context.Context, token Secret, hint string) error {
 	if c.endpoints.Revocation == "" {
 		return ErrNoRevocation
 	}
-	form := url.Values{"token": {token}, "token_type_hint": {hint}, "client_id": {c.config.ClientID}}
+	form := url.Values{"token": {token.Reveal()}, "token_type_hint": {hint}, "client_id": {c.config.ClientID}}
 	return retry(ctx, func() error { return c.post(ctx, c.endpoints.Revocation, form, nil) })
 }

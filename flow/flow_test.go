@@ -32,7 +32,7 @@ func bubble(t *testing.T, o issuer.Options, test func(t *testing.T, b *bench)) {
 		client.Timeout = 30 * time.Second
 		b.config = flow.Config{Issuer: is.URL(), ClientID: "kubectl", HTTP: client, Log: func(format string, args ...any) { fmt.Fprintf(&b.seen, format+"\n", args...) }}
 		if o.Shape == issuer.Google {
-			b.config.ClientSecret = func() (string, error) { return issuer.GoogleSecret, nil }
+			b.config.ClientSecret = func() (flow.Secret, error) { return flow.NewSecret(issuer.GoogleSecret), nil }
 		}
 		test(t, b)
 		for _, secret := range is.Sentinels() {
@@ -76,7 +76,7 @@ func (b *bench) login() (*flow.Authorization, *flow.Token, error) {
 	token, err := b.client.Poll(b.Context(), auth, func(err error) { b.see(err) })
 	b.see(err)
 	b.see(token)
-	if err == nil && (token == nil || token.Bearer() == "") {
+	if err == nil && (token == nil || token.Bearer().Empty()) {
 		b.Fatal("neither an error nor a token")
 	}
 	return auth, token, err
@@ -454,7 +454,7 @@ func TestToken(t *testing.T) {
 		})
 		token := b.mustLogin()
 		if token.Subject != "42" || token.Name != "jane[31m" || !slices.Equal(token.Audience, []string{"kubectl"}) ||
-			!slices.Equal(token.Scopes, []string{"openid", "groups"}) || token.RefreshToken() == "" {
+			!slices.Equal(token.Scopes, []string{"openid", "groups"}) || token.RefreshToken().Empty() {
 			t.Errorf("got %v %q %v %v", token, token.Name, token.Audience, token.Scopes)
 		}
 		if life := token.ExpiresAt.Sub(token.IssuedAt); life > 7*time.Minute || life < 7*time.Minute-2*time.Second {
@@ -493,7 +493,7 @@ func TestWorkOS(t *testing.T) {
 					t.Errorf("it lives for %v", life)
 				}
 				renewed, err := b.client.Refresh(t.Context(), flow.Previous{RefreshToken: token.RefreshToken(), Subject: token.Subject})
-				if err != nil || renewed.RefreshToken() == token.RefreshToken() {
+				if err != nil || renewed.RefreshToken().Equal(token.RefreshToken()) {
 					t.Errorf("renewal: %v, %v", renewed, err)
 				}
 				b.is.Set(func(bh *issuer.Behaviour) { bh.WrongIssuerInToken = "https://evil.example" })
@@ -572,13 +572,13 @@ func TestRefresh(t *testing.T) {
 
 		old := token
 		renew()
-		if token.RefreshToken() == old.RefreshToken() || token.Bearer() == old.Bearer() {
+		if token.RefreshToken().Equal(old.RefreshToken()) || token.Bearer().Equal(old.Bearer()) {
 			t.Error("nothing was rotated")
 		}
 		b.is.Set(func(bh *issuer.Behaviour) { bh.RotateRefresh = false })
 		old = token
 		renew()
-		if token.RefreshToken() != old.RefreshToken() {
+		if !token.RefreshToken().Equal(old.RefreshToken()) {
 			t.Error("a refresh token that was not replaced got lost")
 		}
 
@@ -608,7 +608,7 @@ func TestRefresh(t *testing.T) {
 		}
 		b.is.Set(func(bh *issuer.Behaviour) { bh.ExtraClaims = nil; bh.NoIDTokenAtRefresh, bh.RotateRefresh = true, true })
 		renewed, err := refresh()
-		if !errors.Is(err, flow.ErrNoIDToken) || renewed == nil || renewed.RefreshToken() == token.RefreshToken() || renewed.Bearer() != "" {
+		if !errors.Is(err, flow.ErrNoIDToken) || renewed == nil || renewed.RefreshToken().Equal(token.RefreshToken()) || !renewed.Bearer().Empty() {
 			t.Errorf("no ID token: %v, %v", renewed, err)
 		}
 		token = renewed
@@ -635,7 +635,7 @@ func TestRefreshKeepsTheRotatedToken(t *testing.T) {
 		b.is.Fault("jwks", -1, issuer.Drop)
 		renewed, err := b.client.Refresh(t.Context(), flow.Previous{RefreshToken: token.RefreshToken()})
 		b.see(err)
-		if !flow.Temporary(err) || renewed == nil || !slices.Contains(b.is.RefreshTokens(), renewed.RefreshToken()) {
+		if !flow.Temporary(err) || renewed == nil || !slices.Contains(b.is.RefreshTokens(), renewed.RefreshToken().Reveal()) {
 			t.Errorf("got %v, %v, want the live refresh token", renewed, err)
 		}
 	})
@@ -643,7 +643,7 @@ func TestRefreshKeepsTheRotatedToken(t *testing.T) {
 
 func TestDexRefusesWithInvalidRequest(t *testing.T) {
 	bubble(t, issuer.Options{Shape: issuer.Dex}, func(t *testing.T, b *bench) {
-		_, err := b.new().Refresh(t.Context(), flow.Previous{RefreshToken: "unknown"})
+		_, err := b.new().Refresh(t.Context(), flow.Previous{RefreshToken: flow.NewSecret("unknown")})
 		if !errors.Is(err, flow.ErrRefreshRefused) {
 			t.Errorf("got %v, want ErrRefreshRefused", err)
 		}
@@ -794,12 +794,12 @@ func TestClientAuthentication(t *testing.T) {
 				b.is.Set(func(bh *issuer.Behaviour) {
 					bh.ApproveAfterPolls, bh.ClientSecret, bh.AuthMethods = 1, secret, []string{method}
 				})
-				b.config.ClientSecret = func() (string, error) { return secret, nil }
+				b.config.ClientSecret = func() (flow.Secret, error) { return flow.NewSecret(secret), nil }
 				token := b.mustLogin()
 				if _, err := b.client.Refresh(t.Context(), flow.Previous{RefreshToken: token.RefreshToken()}); err != nil {
 					t.Error(err)
 				}
-				if err := b.client.Revoke(t.Context(), b.is.RefreshTokens()[0], flow.HintRefreshToken); err != nil {
+				if err := b.client.Revoke(t.Context(), flow.NewSecret(b.is.RefreshTokens()[0]), flow.HintRefreshToken); err != nil {
 					t.Error(err)
 				}
 				for _, r := range b.is.Requests("token") {
@@ -807,7 +807,7 @@ func TestClientAuthentication(t *testing.T) {
 						t.Errorf("secret in the body: %v, Authorization: %v", inBody, r.Header.Get("Authorization") != "")
 					}
 				}
-				b.config.ClientSecret = func() (string, error) { return "wrong", nil }
+				b.config.ClientSecret = func() (flow.Secret, error) { return flow.NewSecret("wrong"), nil }
 				_, _, err := b.login()
 				var refused *flow.ProviderError
 				if !errors.As(err, &refused) || refused.Code != "invalid_client" {
@@ -828,7 +828,7 @@ func TestRevoke(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if !b.is.Revoked(token.RefreshToken()) {
+		if !b.is.Revoked(token.RefreshToken().Reveal()) {
 			t.Error("it was not revoked")
 		}
 		if f := b.is.Requests("revoke")[0].Form; f.Get("token_type_hint") != "refresh_token" || f.Get("client_id") != "kubectl" {
@@ -839,7 +839,7 @@ func TestRevoke(t *testing.T) {
 			t.Errorf("got %v, want what passes", err)
 		}
 		b.is.Set(func(bh *issuer.Behaviour) { bh.NoRevocation = true })
-		if err := b.new().Revoke(t.Context(), "x", flow.HintRefreshToken); !errors.Is(err, flow.ErrNoRevocation) {
+		if err := b.new().Revoke(t.Context(), flow.NewSecret("x"), flow.HintRefreshToken); !errors.Is(err, flow.ErrNoRevocation) {
 			t.Errorf("got %v, want ErrNoRevocation", err)
 		}
 	})
@@ -871,7 +871,7 @@ func TestEchoedSecretsAreRedacted(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "[redacted]") {
 			t.Errorf("got %v", err)
 		}
-		_, err = b.client.Refresh(t.Context(), flow.Previous{RefreshToken: "refresh-SENTINEL-x"})
+		_, err = b.client.Refresh(t.Context(), flow.Previous{RefreshToken: flow.NewSecret("refresh-SENTINEL-x")})
 		b.see(err)
 		if err == nil || strings.Contains(b.seen.String(), "refresh-SENTINEL-x") {
 			t.Errorf("got %v", err)
@@ -915,7 +915,7 @@ func TestExpiryByASlowClock(t *testing.T) {
 // A provider that echoes the Authorization header gets it redacted as well.
 func TestEchoedAuthorizationIsRedacted(t *testing.T) {
 	bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
-		b.config.ClientSecret = func() (string, error) { return "client-secret-SENTINEL:+/", nil }
+		b.config.ClientSecret = func() (flow.Secret, error) { return flow.NewSecret("client-secret-SENTINEL:+/"), nil }
 		b.is.Fault("device", -1, func(w http.ResponseWriter, r *http.Request) bool {
 			return issuer.Error(400, "invalid_request", "got "+r.Header.Get("Authorization")+" and client-secret-SENTINEL%3A%2B%2F")(w, r)
 		})

@@ -78,7 +78,7 @@ func FuzzClaims(f *testing.F) {
 			http:      &http.Client{Transport: always(`{"keys":[]}`)},
 			endpoints: Endpoints{JWKS: "https://a.example/k"}, documents: map[string]document{},
 		}
-		token, err := c.verify(context.Background(), &tokenAnswer{IDToken: raw}, time.Now())
+		token, err := c.verify(context.Background(), &tokenAnswer{IDToken: NewSecret(raw)}, time.Now())
 		var refused *VerificationError
 		if token != nil || !errors.As(err, &refused) {
 			t.Fatalf("got %v, %v", token, err)

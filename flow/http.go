@@ -48,11 +48,11 @@ func (c *Client) post(ctx context.Context, endpoint string, form url.Values, ans
 		if err != nil {
 			return err
 		}
-		secrets = append(secrets, secret)
+		secrets = append(secrets, secret.Reveal())
 		if c.secretInBody {
-			form.Set("client_secret", secret)
+			form.Set("client_secret", secret.Reveal())
 		} else {
-			basic = secret
+			basic = secret.Reveal()
 		}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))

@@ -19,7 +19,7 @@ import (
 // Token is what a login or a renewal brought, verified. It prints without its
 // secrets, and no other package can make one.
 type Token struct {
-	bearer, refresh string
+	bearer, refresh Secret
 
 	// IssuedAt is when it was received, by the local clock.
 	IssuedAt, ExpiresAt time.Time
@@ -35,10 +35,10 @@ type Token struct {
 }
 
 // Bearer is the token for Kubernetes. RefreshToken may be empty.
-func (t *Token) Bearer() string       { return t.bearer }
-func (t *Token) RefreshToken() string { return t.refresh }
+func (t *Token) Bearer() Secret       { return t.bearer }
+func (t *Token) RefreshToken() Secret { return t.refresh }
 
-// Format keeps the secrets out of every fmt verb.
+// Format says whose token it is. The secrets could not be printed anyway.
 func (t *Token) Format(f fmt.State, _ rune) {
 	if t == nil {
 		fmt.Fprint(f, "no token")
@@ -53,11 +53,11 @@ func (t *Token) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(t)) }
 // tokenAnswer is RFC 6749 section 5.1 with the ID token of OpenID Connect.
 // It never leaves this package.
 type tokenAnswer struct {
-	AccessToken  string `json:"access_token"`
+	AccessToken  Secret `json:"access_token"`
 	TokenType    text   `json:"token_type"`
 	ExpiresIn    number `json:"expires_in"`
-	RefreshToken string `json:"refresh_token"`
-	IDToken      string `json:"id_token"`
+	RefreshToken Secret `json:"refresh_token"`
+	IDToken      Secret `json:"id_token"`
 	Scope        list   `json:"scope"`
 	// Keycloak's word, and other providers'.
 	RefreshExpiresIn      number `json:"refresh_expires_in"`
@@ -97,18 +97,18 @@ func (c *Client) verify(ctx context.Context, answer *tokenAnswer, received time.
 	if len(answer.Scope) > 0 {
 		token.Scopes = strings.Fields(Clean(strings.Join(answer.Scope, " "), 4000))
 	}
-	for _, t := range []string{answer.IDToken, answer.AccessToken, answer.RefreshToken} {
-		if len(t) > maxToken {
+	for _, t := range []Secret{answer.IDToken, answer.AccessToken, answer.RefreshToken} {
+		if len(t.Reveal()) > maxToken {
 			return nil, &VerificationError{Reason: fmt.Sprintf("it has more than %d bytes, which no server takes in a header", maxToken)}
 		}
 	}
 	var cl claims
 	switch {
-	case !c.config.AccessToken && answer.IDToken == "":
+	case !c.config.AccessToken && answer.IDToken.Empty():
 		return nil, ErrNoIDToken
 	case !c.config.AccessToken:
 		token.bearer = answer.IDToken
-		if err := c.verifyJWT(ctx, answer.IDToken, &cl, c.config.ClientID); err != nil {
+		if err := c.verifyJWT(ctx, answer.IDToken.Reveal(), &cl, c.config.ClientID); err != nil {
 			return nil, err
 		}
 		// If azp is there it must be us; with one audience, which must be us,
@@ -119,20 +119,20 @@ func (c *Client) verify(ctx context.Context, answer *tokenAnswer, received time.
 		if cl.Subject == "" {
 			return nil, &VerificationError{Reason: "it names no subject (sub)"}
 		}
-	case answer.AccessToken == "":
+	case answer.AccessToken.Empty():
 		return nil, &VerificationError{Reason: "the provider sent no access token"}
 	case answer.TokenType != "" && !strings.EqualFold(string(answer.TokenType), "Bearer"):
 		return nil, &VerificationError{Reason: fmt.Sprintf("its type is %q, not Bearer", Clean(string(answer.TokenType), 40))}
 	default:
 		token.bearer = answer.AccessToken
-		if isJWT(answer.AccessToken) {
-			if err := c.verifyJWT(ctx, answer.AccessToken, &cl, ""); err != nil {
+		if isJWT(answer.AccessToken.Reveal()) {
+			if err := c.verifyJWT(ctx, answer.AccessToken.Reveal(), &cl, ""); err != nil {
 				return nil, err
 			}
 		}
 	}
 	// What is no header value cannot be a bearer token (RFC 6750 section 2.1).
-	if strings.ContainsFunc(token.bearer, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if strings.ContainsFunc(token.bearer.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return nil, &VerificationError{Reason: "it has characters that no bearer token has"}
 	}
 
@@ -157,7 +157,7 @@ func (c *Client) verify(ctx context.Context, answer *tokenAnswer, received time.
 	if !token.IssuedAt.Before(token.ExpiresAt) {
 		return nil, &VerificationError{Reason: fmt.Sprintf("it expired at %s, and it is %s here", token.ExpiresAt.UTC().Format(time.RFC3339), token.IssuedAt.UTC().Format(time.RFC3339))}
 	}
-	if life := max(answer.RefreshExpiresIn, answer.RefreshTokenExpiresIn); life > 0 && token.refresh != "" {
+	if life := max(answer.RefreshExpiresIn, answer.RefreshTokenExpiresIn); life > 0 && !token.refresh.Empty() {
 		token.RefreshExpiresAt = token.IssuedAt.Add(life.seconds())
 	}
 	token.ACR = Clean(string(cl.ACR), 200)

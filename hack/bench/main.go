@@ -59,7 +59,7 @@ func run(rounds int) error {
 	key := cache.Key{Issuer: "http://127.0.0.1:1", ClientID: "kubectl", Scopes: []string{"openid", "groups"}}
 	now := time.Now()
 	err = cache.NewDisk(filepath.Join(dir, "cache")).Save(&cache.Entry{
-		Key: key, Token: strings.Repeat("t", 1200), RefreshToken: strings.Repeat("r", 800), Subject: "alice",
+		Key: key, Token: cache.NewSecret(strings.Repeat("t", 1200)), RefreshToken: cache.NewSecret(strings.Repeat("r", 800)), Subject: "alice",
 		TokenIssuedAt: now, TokenExpiresAt: now.Add(time.Hour), ApprovedAt: now,
 	})
 	if err != nil {

@@ -253,8 +253,8 @@ func (s *session) record(action string, e *cache.Entry) *auditRecord {
 	}
 	if e != nil {
 		o.Subject, o.Audience, o.Scope.Granted = e.Subject, e.Audience, e.ScopesGranted
-		if e.Token != "" {
-			sum := sha256.Sum256([]byte(e.Token))
+		if !e.Token.Empty() {
+			sum := sha256.Sum256([]byte(e.Token.Reveal()))
 			expires := e.TokenExpiresAt.UTC()
 			o.Token.Hash, o.Token.Expires = hex.EncodeToString(sum[:]), &expires
 		}

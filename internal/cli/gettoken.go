@@ -64,7 +64,7 @@ func runGetToken(ctx context.Context, o *options, output string, c *cobra.Comman
 		return hintLogin(err, o)
 	}
 	if output == "token" {
-		_, err = io.WriteString(c.OutOrStdout(), entry.Token+"\n")
+		_, err = io.WriteString(c.OutOrStdout(), entry.Token.Reveal()+"\n")
 		return err
 	}
 	return request.Respond(c.OutOrStdout(), execcred.Credential{Token: entry.Token, Expiry: s.comeBack(entry)})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/oidc-device/kubectl-oidc_device/cache"
 	"github.com/oidc-device/kubectl-oidc_device/flow"
+	"github.com/oidc-device/kubectl-oidc_device/internal/secret"
 )
 
 // inventoryVersion names the form of status -o json. A field may be added to it;
@@ -180,8 +181,8 @@ func stateOf(disk *cache.Disk, dir, id string, refs []kubeconfigRef, complete bo
 	}
 	now := time.Now()
 	tooOld := maxAge > 0 && now.Sub(entry.ApprovedAt) > maxAge
-	state.Renewable = entry.RefreshToken != "" && (until.IsZero() || now.Before(until))
-	if entry.RefreshToken != "" {
+	state.Renewable = !entry.RefreshToken.Empty() && (until.IsZero() || now.Before(until))
+	if !entry.RefreshToken.Empty() {
 		state.RenewableUntil = at(until)
 	}
 	switch {
@@ -236,7 +237,7 @@ func (s *sessionState) optionsOf(given options) *options {
 		key := s.entry.Key
 		if o.clientID != key.ClientID {
 			// A secret that was given is for that one client.
-			o.secret, o.secretFile = "", ""
+			o.secret, o.secretFile = secret.String{}, ""
 		}
 		o.issuer, o.clientID, o.useAccessToken = key.Issuer, key.ClientID, key.AccessToken
 		o.endpoints.DeviceAuthorization, o.endpoints.Token, o.endpoints.JWKS = key.Endpoints["device_authorization"], key.Endpoints["token"], key.Endpoints["jwks"]

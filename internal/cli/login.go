@@ -38,7 +38,7 @@ func newLogin() *cobra.Command {
 				host = u.Host
 			}
 			renewal := "it is renewed silently"
-			if entry.RefreshToken == "" {
+			if entry.RefreshToken.Empty() {
 				renewal = "the provider gave no refresh token: then you need a new login"
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "Signed in to %s as %s. The token is good until %s; %s.\n",

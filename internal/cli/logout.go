@@ -182,6 +182,12 @@ func (s *session) logout(ctx context.Context, local bool) error {
 	return nil
 }
 
+// revocable is a token that can be ended.
+type revocable struct {
+	token      cache.Secret
+	hint, name string
+}
+
 // revoke ends the refresh token, then the access token where that is what was
 // kept. A provider that cannot revoke is no error: what can be done is done.
 func (s *session) revoke(ctx context.Context, e *cache.Entry) error {
@@ -189,12 +195,12 @@ func (s *session) revoke(ctx context.Context, e *cache.Entry) error {
 	if err != nil {
 		return err
 	}
-	tokens := []struct{ token, hint, name string }{{e.RefreshToken, flow.HintRefreshToken, "refresh token"}}
+	tokens := []revocable{{e.RefreshToken, flow.HintRefreshToken, "refresh token"}}
 	if e.Key.AccessToken {
-		tokens = append(tokens, struct{ token, hint, name string }{e.Token, flow.HintAccessToken, "access token"})
+		tokens = append(tokens, revocable{e.Token, flow.HintAccessToken, "access token"})
 	}
 	for _, t := range tokens {
-		if t.token == "" {
+		if t.token.Empty() {
 			continue
 		}
 		err := client.Revoke(ctx, t.token, t.hint)

@@ -18,12 +18,14 @@ import (
 
 	"github.com/oidc-device/kubectl-oidc_device/cache"
 	"github.com/oidc-device/kubectl-oidc_device/flow"
+	"github.com/oidc-device/kubectl-oidc_device/internal/secret"
 )
 
 // options are the flags of a session.
 type options struct {
 	issuer, clientID         string
-	secret, secretFile       string
+	secret                   secret.String
+	secretFile               string
 	extraScopes, extraParams []string
 	offlineAccess, pkce      string
 	useAccessToken           bool
@@ -58,7 +60,7 @@ func (o *options) addSessionFlags(c *cobra.Command) {
 	f.StringVar(&o.issuer, "oidc-issuer-url", "", "issuer, exactly as the provider writes it; https, or http on a loopback address (required)")
 	f.StringVar(&o.clientID, "oidc-client-id", "", "client id (required)")
 	f.StringVar(&o.secretFile, "oidc-client-secret-file", "", "file that holds the client secret, for a provider that gives one to devices")
-	f.StringVar(&o.secret, "oidc-client-secret", "", "the client secret itself; prefer the file: other users of the machine can read a process's arguments, and kubeconfigs are passed around")
+	f.Var((*secretFlag)(&o.secret), "oidc-client-secret", "the client secret itself; prefer the file: other users of the machine can read a process's arguments, and kubeconfigs are passed around")
 	f.StringSliceVar(&o.extraScopes, "oidc-extra-scope", nil, "scope to ask for beside openid; repeatable, or with commas")
 	f.StringVar(&o.offlineAccess, "oidc-offline-access", flow.Auto, "ask for the scope offline_access, which many providers want before they give a refresh token: auto (where discovery lists it), always, never")
 	f.StringSliceVar(&o.extraParams, "oidc-auth-request-extra-params", nil, "name=value to send with the device authorization request, such as audience=… or resource=…; repeatable")
@@ -107,7 +109,7 @@ func (o *options) check() error {
 		return usage("--oidc-issuer-url is missing")
 	case o.clientID == "":
 		return usage("--oidc-client-id is missing")
-	case o.secret != "" && o.secretFile != "":
+	case !o.secret.Empty() && o.secretFile != "":
 		return usage("--oidc-client-secret and --oidc-client-secret-file contradict each other: give one")
 	case o.timeout != 0 && o.timeoutSeconds != 0:
 		return usage("--authentication-timeout and --authentication-timeout-sec contradict each other: give one")
@@ -205,7 +207,7 @@ func (o *options) flowConfig() (flow.Config, error) {
 		name, value, _ := strings.Cut(p, "=")
 		config.ExtraParams.Add(name, value)
 	}
-	if o.secret != "" || o.secretFile != "" {
+	if !o.secret.Empty() || o.secretFile != "" {
 		config.ClientSecret = o.clientSecret
 	}
 	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.insecureSkipTLSVerify}
@@ -259,20 +261,30 @@ func (o *options) certificates() (pem []byte, err error) {
 	return pem, nil
 }
 
-func (o *options) clientSecret() (string, error) {
+func (o *options) clientSecret() (secret.String, error) {
 	if o.secretFile == "" {
 		return o.secret, nil
 	}
 	b, err := os.ReadFile(o.secretFile)
 	if err != nil {
-		return "", &usageError{message: fmt.Sprintf("--oidc-client-secret-file: %v", err)}
+		return secret.String{}, &usageError{message: fmt.Sprintf("--oidc-client-secret-file: %v", err)}
 	}
-	secret := strings.TrimSpace(string(b))
-	if secret == "" {
-		return "", &usageError{message: fmt.Sprintf("--oidc-client-secret-file: %s is empty", o.secretFile)}
+	text := strings.TrimSpace(string(b))
+	if text == "" {
+		return secret.String{}, &usageError{message: fmt.Sprintf("--oidc-client-secret-file: %s is empty", o.secretFile)}
 	}
-	return secret, nil
+	return secret.New(text), nil
 }
+
+// secretFlag is a flag whose value is not shown.
+type secretFlag secret.String
+
+func (s *secretFlag) Set(value string) error {
+	*s = secretFlag(secret.New(value))
+	return nil
+}
+func (s *secretFlag) String() string { return "" }
+func (s *secretFlag) Type() string   { return "string" }
 
 func (o *options) authenticationTimeout() time.Duration {
 	return max(o.timeout, time.Duration(o.timeoutSeconds)*time.Second)

@@ -96,7 +96,7 @@ func (s *session) newToken(ctx context.Context) (*cache.Entry, error) {
 // client-go then runs the plugin again, and says nothing. A minute is the least
 // between two renewals for one client that asks at each of its requests.
 func (s *session) again(e *cache.Entry) bool {
-	if s.handOut(e) && e.RefreshToken != "" {
+	if s.handOut(e) && !e.RefreshToken.Empty() {
 		s.refused = e
 		s.ui.detail("the client was given this token before: renewing it")
 	}
@@ -141,7 +141,7 @@ func (s *session) load(locked bool) (*cache.Entry, error) {
 
 // usable says whether a token can be handed out without trying to renew it.
 func (s *session) usable(e *cache.Entry) bool {
-	if e == nil || e.Token == "" || time.Until(e.TokenExpiresAt) < s.slack(e) || s.tooLong(e) {
+	if e == nil || e.Token.Empty() || time.Until(e.TokenExpiresAt) < s.slack(e) || s.tooLong(e) {
 		return false
 	}
 	switch {
@@ -160,7 +160,7 @@ func (s *session) usable(e *cache.Entry) bool {
 
 // valid says whether a token is good at all.
 func valid(e *cache.Entry) bool {
-	return e != nil && e.Token != "" && time.Now().Before(e.TokenExpiresAt)
+	return e != nil && !e.Token.Empty() && time.Now().Before(e.TokenExpiresAt)
 }
 
 // slack is --min-validity, but no more than half of the token's lifetime:
@@ -239,7 +239,7 @@ func safe(p *cache.Prompt) bool {
 // renew uses the refresh token. errLoginNeeded means that there is none that
 // is of use.
 func (s *session) renew(ctx context.Context, e *cache.Entry) (*cache.Entry, error) {
-	if e == nil || e.RefreshToken == "" || s.noRefreshToken {
+	if e == nil || e.RefreshToken.Empty() || s.noRefreshToken {
 		return nil, errLoginNeeded
 	}
 	if s.maxSessionAge > 0 && time.Since(e.ApprovedAt) > s.maxSessionAge {
@@ -261,7 +261,7 @@ func (s *session) renew(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 	if errors.Is(err, flow.ErrRefreshRefused) {
 		// Before believing it: where there are no locks, somebody else may
 		// have used this refresh token up a moment ago.
-		if again, lerr := s.load(true); lerr == nil && again != nil && again.RefreshToken != e.RefreshToken {
+		if again, lerr := s.load(true); lerr == nil && again != nil && !again.RefreshToken.Equal(e.RefreshToken) {
 			if s.usable(again) {
 				return again, nil
 			}
@@ -378,7 +378,7 @@ func (s *session) refuse(ctx context.Context, client *flow.Client, e *cache.Entr
 	if aerr := s.audit(tokenRefused, e, err); aerr != nil {
 		return aerr
 	}
-	if e.RefreshToken != "" {
+	if !e.RefreshToken.Empty() {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		if rerr := client.Revoke(ctx, e.RefreshToken, flow.HintRefreshToken); rerr != nil {
@@ -494,7 +494,7 @@ func (s *session) take(e *cache.Entry, t *flow.Token) {
 	e.Token, e.RefreshToken = t.Bearer(), t.RefreshToken()
 	e.RefreshExpiresAt = t.RefreshExpiresAt
 	if s.noRefreshToken {
-		e.RefreshToken, e.RefreshExpiresAt = "", time.Time{}
+		e.RefreshToken, e.RefreshExpiresAt = cache.Secret{}, time.Time{}
 	}
 	e.TokenIssuedAt, e.TokenExpiresAt = t.IssuedAt, t.ExpiresAt
 	e.Subject, e.Name, e.Audience = t.Subject, t.Name, t.Audience

@@ -72,7 +72,7 @@ func TestCoolDown(t *testing.T) {
 func TestUsable(t *testing.T) {
 	now := time.Now()
 	entry := func(issued, expires time.Duration) *cache.Entry {
-		return &cache.Entry{Token: "t", TokenIssuedAt: now.Add(issued), TokenExpiresAt: now.Add(expires), ApprovedAt: now.Add(-time.Hour)}
+		return &cache.Entry{Token: cache.NewSecret("t"), TokenIssuedAt: now.Add(issued), TokenExpiresAt: now.Add(expires), ApprovedAt: now.Add(-time.Hour)}
 	}
 	tests := []struct {
 		name         string

@@ -146,7 +146,7 @@ func TestKillNine(t *testing.T) {
 		default:
 			killed++
 		}
-		saved := intact().RefreshToken != before.RefreshToken
+		saved := !intact().RefreshToken.Equal(before.RefreshToken)
 
 		logins := w.is.Count("device")
 		w.token(w.start("get-token", "--prompt=never"))
