@@ -27,6 +27,7 @@ const (
 	aimEmpty   = 3.2
 	aimImports = 1.25
 	aimMemory  = 15 << 20
+	aimStatus  = 100 * time.Millisecond
 )
 
 func main() {
@@ -42,6 +43,8 @@ type subject struct {
 	name, pkg string
 	args, env []string
 	before    func() error
+	answer    string // part of what it prints
+	every     int    // a run in each so many rounds; 0: in each
 	path      string
 	times     []time.Duration
 	memory    int64
@@ -67,7 +70,7 @@ func run(rounds int) error {
 	}
 
 	const module = "github.com/oidc-device/kubectl-oidc_device"
-	plugin := &subject{name: "get-token, cached", pkg: module, args: []string{
+	plugin := &subject{name: "get-token, cached", pkg: module, answer: `"kind":"ExecCredential"`, args: []string{
 		"get-token", "--oidc-issuer-url=" + key.Issuer, "--oidc-client-id=" + key.ClientID, "--oidc-extra-scope=groups",
 		"--token-cache-dir=" + filepath.Join(dir, "cache"), "--prompt=never",
 	}}
@@ -76,7 +79,7 @@ func run(rounds int) error {
 	// note goes is cut off before.
 	lock := filepath.Join(dir, "cache", key.ID()+".lock")
 	asKubectl := &subject{
-		name: "(c) run by kubectl", pkg: module, args: plugin.args,
+		name: "(c) run by kubectl", pkg: module, answer: plugin.answer, args: plugin.args,
 		env:    []string{`KUBERNETES_EXEC_INFO={"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","spec":{"interactive":false}}`},
 		before: func() error { return os.Truncate(lock, 16<<10) },
 	}
@@ -85,9 +88,26 @@ func run(rounds int) error {
 		return err
 	}
 	unlock()
+	// An inventory of a thousand sessions, in a folder of its own.
+	many := filepath.Join(dir, "many")
+	for n := range 1000 {
+		k := key
+		k.Scopes = append(slices.Clone(k.Scopes), fmt.Sprintf("scope-%d", n))
+		err := cache.NewDisk(many).Save(&cache.Entry{
+			Key: k, Token: cache.NewSecret(strings.Repeat("t", 1200)), RefreshToken: cache.NewSecret(strings.Repeat("r", 800)), Subject: "alice",
+			TokenIssuedAt: now, TokenExpiresAt: now.Add(time.Hour), ApprovedAt: now,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	status := &subject{
+		name: "status, 1000 sessions", pkg: module, args: []string{"status", "-o", "json", "--token-cache-dir=" + many}, answer: `"kind": "SessionList"`,
+		env: []string{"KUBECONFIG=" + filepath.Join(dir, "none")}, every: 10,
+	}
 	empty := &subject{name: "(a) empty program", pkg: module + "/hack/bench/empty"}
 	imports := &subject{name: "(b) imports only", pkg: module + "/hack/bench/imports"}
-	subjects := []*subject{empty, imports, plugin, asKubectl}
+	subjects := []*subject{empty, imports, plugin, asKubectl, status}
 	for _, s := range subjects {
 		s.path = filepath.Join(dir, filepath.Base(s.pkg))
 		build := exec.Command("go", "build", "-ldflags=-s -w", "-o", s.path, s.pkg)
@@ -98,6 +118,9 @@ func run(rounds int) error {
 	}
 	for round := range rounds + 10 {
 		for _, s := range subjects {
+			if s.every > 0 && round%s.every != 0 {
+				continue
+			}
 			took, memory, err := once(s, dir)
 			if err != nil {
 				return err
@@ -109,9 +132,9 @@ func run(rounds int) error {
 		}
 	}
 
-	fmt.Printf("%-20s %10s %10s %12s\n", "", "median", "p90", "memory")
+	fmt.Printf("%-22s %10s %10s %12s\n", "", "median", "p90", "memory")
 	for _, s := range subjects {
-		fmt.Printf("%-20s %10s %10s %9.1f MB\n", s.name, s.quantile(0.5), s.quantile(0.9), float64(s.memory)/(1<<20))
+		fmt.Printf("%-22s %10s %10s %9.1f MB\n", s.name, s.quantile(0.5), s.quantile(0.9), float64(s.memory)/(1<<20))
 	}
 	if info, err := os.Stat(lock); err != nil || info.Size() <= 16<<10 {
 		return fmt.Errorf("no note was taken of the client (%v)", err)
@@ -121,7 +144,8 @@ func run(rounds int) error {
 	fmt.Printf("get-token / (b) = %.2f (aim: at most %.2f)\n", b, aimImports)
 	fmt.Printf("run by kubectl / by hand = %.2f\n", ratio(asKubectl, plugin))
 	fmt.Printf("resident memory, at its highest: %.1f MB (aim: at most %d MB)\n", float64(plugin.memory)/(1<<20), aimMemory>>20)
-	if a > aimEmpty || b > aimImports || plugin.memory > aimMemory {
+	fmt.Printf("status of 1000 sessions: %s (aim: at most %s)\n", status.quantile(0.5), aimStatus)
+	if status.quantile(0.5) > aimStatus || a > aimEmpty || b > aimImports || plugin.memory > aimMemory {
 		return fmt.Errorf("above its aim")
 	}
 	return nil
@@ -146,10 +170,10 @@ func once(s *subject, dir string) (time.Duration, int64, error) {
 	start := time.Now()
 	err = cmd.Run()
 	took := time.Since(start)
-	if err == nil && s.args != nil {
+	if err == nil && s.answer != "" {
 		answer, rerr := os.ReadFile(out.Name())
-		if rerr != nil || !strings.Contains(string(answer), `"kind":"ExecCredential"`) {
-			err = fmt.Errorf("no credential in %q (%v)", answer, rerr)
+		if rerr != nil || !strings.Contains(string(answer), s.answer) {
+			err = fmt.Errorf("no %s in %.200q (%v)", s.answer, answer, rerr)
 		}
 	}
 	return took, peakMemory(cmd.ProcessState), err

@@ -3,7 +3,10 @@ package cli_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -344,5 +347,49 @@ func TestWaitersShareTrouble(t *testing.T) {
 		// Whoever comes later tries for itself.
 		w.is.Fault("refresh", 0, nil)
 		w.token(w.start("get-token", "--force-refresh", "--prompt=never"))
+	}
+}
+
+// Fifty processes log in at once, each for a session of its own, and leave two
+// lines each.
+func TestTrailOfFiftyProcesses(t *testing.T) {
+	w := newWorld(t)
+	w.is.Set(func(b *issuer.Behaviour) { b.ApproveAfterPolls = 1 })
+	var processes []*process
+	for n := range 50 {
+		processes = append(processes, w.start("get-token", fmt.Sprintf("--oidc-extra-scope=scope-%d", n)))
+	}
+	tokens := map[string]bool{}
+	for _, p := range processes {
+		tokens[w.token(p)] = true
+	}
+	b, err := os.ReadFile(filepath.Join(w.dir, "state", "kubectl-oidc_device", "audit.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	actions, hashes := map[string]int{}, map[string]bool{}
+	for line := range strings.Lines(string(b)) {
+		var r struct {
+			Event struct{ Action string }
+			OAuth struct{ Token struct{ Hash string } }
+		}
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatalf("%v in %q", err, line)
+		}
+		actions[r.Event.Action]++
+		hashes[r.OAuth.Token.Hash] = true
+	}
+	for token := range tokens {
+		if sum := sha256.Sum256([]byte(token)); !hashes[hex.EncodeToString(sum[:])] {
+			t.Error("a token has no record")
+		}
+	}
+	if actions["login-start"] != 50 || actions["login-approved"] != 50 || len(tokens) != 50 {
+		t.Errorf("%v for %d tokens, want 50 of each", actions, len(tokens))
+	}
+	for _, secret := range w.is.Sentinels() {
+		if bytes.Contains(b, []byte(secret)) {
+			t.Errorf("a secret is in the trail: %s", secret)
+		}
 	}
 }
