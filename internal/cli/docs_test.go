@@ -6,12 +6,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/oidc-device/kubectl-oidc_device/cache"
 )
@@ -156,6 +160,79 @@ func TestThreatModelNamesTests(t *testing.T) {
 			}
 		} else if !strings.Contains(sources.String(), "func "+n[1]+"(") {
 			t.Errorf("there is no %s", n[1])
+		}
+	}
+}
+
+// Every field of the forms that other programs read is in their description.
+func TestFormsAreDescribed(t *testing.T) {
+	text, err := os.ReadFile("../../hack/docs/stewardship.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fields []string
+	var walk func(prefix string, typ reflect.Type, dotted bool)
+	walk = func(prefix string, typ reflect.Type, dotted bool) {
+		for typ.Kind() == reflect.Pointer {
+			typ = typ.Elem()
+		}
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if name == "" {
+				continue
+			}
+			full := prefix + name
+			inner := f.Type
+			for inner.Kind() == reflect.Pointer || inner.Kind() == reflect.Slice {
+				inner = inner.Elem()
+			}
+			if f.Type.Kind() == reflect.Slice {
+				full += "[]"
+			}
+			if inner.Kind() == reflect.Struct && inner != reflect.TypeFor[time.Time]() && inner != reflect.TypeFor[metav1.Duration]() {
+				if !dotted {
+					fields = append(fields, full)
+					walk(".", inner, false)
+				} else {
+					walk(full+".", inner, true)
+				}
+				continue
+			}
+			fields = append(fields, full)
+		}
+	}
+	walk("", reflect.TypeFor[inventory](), false)
+	walk("", reflect.TypeFor[auditRecord](), true)
+	if len(fields) < 40 {
+		t.Fatalf("found %d fields", len(fields))
+	}
+	for _, f := range fields {
+		if !strings.Contains(string(text), "`"+f+"`") {
+			t.Errorf("%s is not described", f)
+		}
+	}
+	// The example of a policy has every field, and makes sense.
+	_, example, _ := strings.Cut(string(text), "```yaml\n")
+	example, _, _ = strings.Cut(example, "```")
+	var p policy
+	if err := yaml.UnmarshalStrict([]byte(example), &p); err != nil || p.check() != nil {
+		t.Fatalf("the example: %v, %v", err, p.check())
+	}
+	for i := range reflect.TypeFor[policy]().NumField() {
+		f := reflect.TypeFor[policy]().Field(i)
+		if f.IsExported() && reflect.ValueOf(p).Field(i).IsZero() {
+			t.Errorf("the example does not set %s", f.Name)
+		}
+	}
+	for _, code := range []string{problemOrphaned, problemExpired, problemTooOld, problemBroad, problemUntrusted, problemUnreadable} {
+		if !strings.Contains(string(text), "`"+code+"`") {
+			t.Errorf("the problem %s is not described", code)
+		}
+	}
+	for _, action := range []string{loginStart, loginApproved, loginDenied, loginExpired, loginFailed, tokenRenewed, renewalRefused, tokenRefused, sessionRevoked, sessionDeleted} {
+		if !strings.Contains(string(text), "`"+action+"`") {
+			t.Errorf("the action %s is not described", action)
 		}
 	}
 }
