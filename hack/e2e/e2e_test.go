@@ -1,12 +1,14 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -189,6 +191,46 @@ func TestLogout(t *testing.T) {
 			t.Errorf("kubectl without a login: %s", never)
 		}
 		h.login().whoami()
+
+		// The same by the name of a context, after a look at what is there.
+		list := h.kubectl("oidc-device", "status", "-o", "json")
+		var inventory struct {
+			Sessions []struct {
+				Issuer, ClientID, Subject string
+				Contexts                  []string
+				Problems                  []struct{ Code string }
+			}
+		}
+		if err := json.Unmarshal(list.stdout.Bytes(), &inventory); err != nil || len(inventory.Sessions) != 1 {
+			t.Fatalf("%v: %s", err, list)
+		}
+		if s := inventory.Sessions[0]; s.Issuer != p.url || s.ClientID != h.client || s.Subject != p.user || !slices.Equal(s.Contexts, []string{"test"}) {
+			t.Errorf("the inventory has %+v", s)
+		}
+		token = h.refreshToken()
+		if out := h.kubectl("oidc-device", "logout", "--context=test"); out.status() != 0 {
+			t.Error(out)
+		}
+		status, answer = p.post(t, "token_endpoint", url.Values{
+			"grant_type": {refresh}, "refresh_token": {token}, "client_id": {h.client},
+		})
+		if status != http.StatusBadRequest || answer["error"] != "invalid_grant" {
+			t.Errorf("after logout --context a copy of the refresh token got %d %v", status, answer["error"])
+		}
+		// searchSecrets looks into the trail for secrets, as into all else.
+		trail, err := os.ReadFile(filepath.Join(h.dir, ".local", "state", "kubectl-oidc_device", "audit.jsonl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		actions := regexp.MustCompile(`"action":"([a-z-]+)"`).FindAllSubmatch(trail, -1)
+		var seen []string
+		for _, a := range actions {
+			seen = append(seen, string(a[1]))
+		}
+		once := []string{"login-start", "login-approved", "session-revoked", "session-deleted"}
+		if !slices.Equal(seen, append(slices.Clone(once), once...)) || bytes.Count(trail, []byte(`"context":"test"`)) != len(seen) {
+			t.Errorf("the trail has %q:\n%s", seen, trail)
+		}
 	})
 }
 
