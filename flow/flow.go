@@ -346,7 +346,8 @@ const (
 // and never asks sooner than that.
 //
 // A network that fails, or a server that does for now, does not end it: trouble
-// (if not nil) hears of each, and Poll backs off and goes on. Errors that end
+// (if not nil) hears of each, and of nil when the provider answers again, and
+// Poll backs off and goes on. Errors that end
 // it are ErrDenied, ErrExpired, the context's cause, a *ProviderError and a
 // *VerificationError.
 func (c *Client) Poll(ctx context.Context, a *Authorization, trouble func(error)) (*Token, error) {
@@ -363,7 +364,9 @@ func (c *Client) Poll(ctx context.Context, a *Authorization, trouble func(error)
 	// No request outlives the code, whatever the client's own timeout is.
 	untilEnd, cancel := context.WithTimeout(ctx, a.left())
 	defer cancel()
+	inTrouble := false
 	if _, err := c.prefetchKeys(untilEnd); err != nil && trouble != nil && ctx.Err() == nil {
+		inTrouble = true
 		trouble(err)
 	}
 
@@ -376,6 +379,10 @@ func (c *Client) Poll(ctx context.Context, a *Authorization, trouble func(error)
 		}
 		var answer tokenAnswer
 		err := c.post(untilEnd, c.endpoints.Token, form, &answer)
+		if inTrouble && !Temporary(err) && trouble != nil {
+			inTrouble = false
+			trouble(nil)
+		}
 		if err == nil {
 			return c.verifyPatiently(ctx, a, &answer, time.Now(), trouble)
 		}
@@ -401,7 +408,7 @@ func (c *Client) Poll(ctx context.Context, a *Authorization, trouble func(error)
 			} else {
 				gone = 0
 			}
-			if trouble != nil {
+			if inTrouble = true; trouble != nil {
 				trouble(err)
 			}
 			pause = max(interval, min(2*pause, backOff), retryAfter(err))

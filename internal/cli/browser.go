@@ -49,8 +49,30 @@ func (s *session) browser(env func(string) string) []string {
 	case "windows":
 		return []string{"rundll32", "url.dll,FileProtocolHandler"}
 	}
-	if env("DISPLAY") == "" && env("WAYLAND_DISPLAY") == "" {
+	switch {
+	case inContainer(env):
+		return nil // a display may be forwarded; a browser is seldom there
+	case env("WSL_DISTRO_NAME") != "":
+		if path, err := exec.LookPath("wslview"); err == nil {
+			return []string{path}
+		}
+		return nil
+	case env("DISPLAY") == "" && env("WAYLAND_DISPLAY") == "":
 		return nil
 	}
 	return []string{"xdg-open"}
+}
+
+// inContainer looks for what Docker, Podman, systemd-nspawn and Kubernetes leave
+// in theirs.
+func inContainer(env func(string) string) bool {
+	if env("container") != "" || env("KUBERNETES_SERVICE_HOST") != "" {
+		return true
+	}
+	for _, mark := range []string{"/.dockerenv", "/run/.containerenv"} {
+		if _, err := os.Stat(mark); err == nil {
+			return true
+		}
+	}
+	return false
 }

@@ -99,7 +99,7 @@ func TestCommandLine(t *testing.T) {
 }
 
 func TestBrowser(t *testing.T) {
-	s := &session{options: &options{}, ui: &ui{terminal: true}}
+	s := &session{options: &options{}, ui: &ui{screen: screen{terminal: true}}}
 	env := func(pairs ...string) func(string) string {
 		return func(name string) string {
 			for i := 0; i < len(pairs); i += 2 {

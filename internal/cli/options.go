@@ -40,6 +40,7 @@ type options struct {
 	forceRefresh             bool
 	prompt                   string
 	skipOpenBrowser          bool
+	qr                       string
 	browserCommand           string
 	verbose                  bool
 	auditLog                 string
@@ -98,6 +99,7 @@ func (o *options) addTokenFlags(c *cobra.Command) {
 	f.BoolVar(&o.exactAudience, "exact-audience", false, "refuse a token that is for anybody but this client")
 	f.StringVar(&o.broaderToken, "broader-token", "warn", "what becomes of a token with scopes that nobody asked for, several audiences or too long a life: warn, refuse. Like a policy file, this guards you against mistakes; it is no boundary against whoever writes the flags")
 	f.BoolVar(&o.skipOpenBrowser, "skip-open-browser", false, "never open a browser; without it, one is opened only at a graphical session of this machine, not over SSH or in CI")
+	f.StringVar(&o.qr, "qr", "auto", "show the link as a QR code too: auto (on a terminal that has room for it, not in CI), always, never")
 	f.StringVar(&o.browserCommand, "browser-command", "", "program that opens the link, given as its one argument")
 }
 
@@ -135,6 +137,7 @@ func (o *options) check() error {
 		{"oidc-pkce-method", o.pkce, "auto no S256"},
 		{"token-cache-storage", o.storage, "disk none"},
 		{"prompt", o.prompt, "auto always never"},
+		{"qr", o.qr, "auto always never"},
 		{"broader-token", o.broaderToken, "warn refuse"},
 	} {
 		if oneOf.value != "" && !slices.Contains(strings.Fields(oneOf.allowed), oneOf.value) {

@@ -424,7 +424,7 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 	s.ui.prompt(s.options, prompt, client.Scopes())
 	s.openBrowser(prompt)
 	stop := s.ui.runCountdown(auth.ExpiresAt)
-	token, err := client.Poll(ctx, auth, func(err error) { s.ui.warn("%v; trying again", err) })
+	token, err := client.Poll(ctx, auth, s.ui.pollTrouble)
 	stop()
 	if err != nil {
 		s.noteFailure(err)
@@ -442,7 +442,7 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 	if err := s.audit(loginApproved, entry, nil); err != nil {
 		return nil, err
 	}
-	s.ui.say("signed in as %s", whoIs(entry))
+	s.ui.say("signed in as %s; the token is good until %s", whoIs(entry), clock(entry.TokenExpiresAt))
 	return entry, nil
 }
 

@@ -40,7 +40,7 @@ func TestCoolDown(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newSession(&options{issuer: "https://a", clientID: "c", cacheDir: t.TempDir(), prompt: tt.prompt}, &ui{out: io.Discard, terminal: tt.terminal})
+			s := newSession(&options{issuer: "https://a", clientID: "c", cacheDir: t.TempDir(), prompt: tt.prompt}, &ui{out: io.Discard, screen: screen{terminal: tt.terminal}})
 			s.started = ago(time.Second / 2)
 			s.fresh, s.waited, s.client = tt.fresh, tt.waited, func() string { return "me" }
 			unlock, _, err := s.lock(t.Context(), func(*cache.Entry) bool { return false })

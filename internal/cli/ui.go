@@ -10,30 +10,28 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/term"
-
 	"github.com/oidc-device/kubectl-oidc_device/cache"
 )
 
 // ui speaks to people, on stderr. Its methods may be called at once.
 type ui struct {
-	mu       sync.Mutex
-	out      io.Writer
-	terminal bool // a person sees this
-	inPlace  bool // and a line can change in place
-	verbose  bool
+	mu  sync.Mutex
+	out io.Writer
+	screen
+	verbose bool
 
 	held *bytes.Buffer // what is said while it is not nil
 
 	counting bool      // a countdown stands in the last line
 	nextLine time.Time // when a countdown elsewhere says its next line
+	// What keeps a login from going on, in short and as it was said last.
+	trouble, lastTrouble string
 }
 
 func newUI(stderr io.Writer, verbose bool) *ui {
 	u := &ui{out: stderr, verbose: verbose}
 	if f, ok := stderr.(*os.File); ok {
-		u.terminal = term.IsTerminal(int(f.Fd()))
-		u.inPlace = u.terminal && os.Getenv("TERM") != "dumb"
+		u.screen = screenOf(f, os.Getenv)
 	}
 	return u
 }
@@ -42,13 +40,36 @@ func (u *ui) say(format string, args ...any) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.clearLine()
+	for line := range strings.SplitSeq(fmt.Sprintf(format, args...), "\n") {
+		for _, part := range wrap(line, u.columns()-len(prefix)) {
+			u.line(prefix + part)
+		}
+	}
+}
+
+// show puts something to be copied into a line of its own. Where it does not
+// fit beside the prefix it goes without: a terminal that breaks it keeps it
+// whole for whoever copies it.
+func (u *ui) show(text string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.clearLine()
+	before := prefix + "    "
+	if columns := u.columns(); columns > 0 && len(before)+len(text) > columns {
+		before = ""
+	}
+	u.line(prefix)
+	u.line(before + u.bold(text))
+	u.line(prefix)
+}
+
+// line wants the mutex held.
+func (u *ui) line(text string) {
 	var out io.Writer = u.out
 	if u.held != nil {
 		out = u.held
 	}
-	for line := range strings.SplitSeq(fmt.Sprintf(format, args...), "\n") {
-		fmt.Fprintln(out, strings.TrimSuffix(prefix+line, " "))
-	}
+	fmt.Fprintln(out, strings.TrimRight(text, " "))
 }
 
 // hold keeps what is said until release.
@@ -88,13 +109,27 @@ func (u *ui) prompt(o *options, p cache.Prompt, scopes []string) {
 		host = parsed.Host
 	}
 	u.say("Sign in to %s (%s).", host, what)
+	link := p.VerificationURI
 	if p.VerificationURIComplete != "" {
-		u.say("Open this link in a browser, on any device:\n\n    %s\n", p.VerificationURIComplete)
-		u.say("and go on only if it shows this code:\n\n    %s\n", p.UserCode)
+		link = p.VerificationURIComplete
+	}
+	u.say("Open this link in a browser, on any device:")
+	u.show(link)
+	if lines := u.screen.qr(o.qr, link, detectCI(os.Getenv).name != ""); lines != nil {
+		u.mu.Lock()
+		for _, l := range lines {
+			u.line("  " + l)
+		}
+		u.line(prefix)
+		u.mu.Unlock()
+	}
+	if p.VerificationURIComplete != "" {
+		u.say("and go on only if it shows this code:")
+		u.show(p.UserCode)
 		u.say("Without that link: enter the code at %s", p.VerificationURI)
 	} else {
-		u.say("Open this link in a browser, on any device:\n\n    %s\n", p.VerificationURI)
-		u.say("and enter this code:\n\n    %s\n", p.UserCode)
+		u.say("and enter this code:")
+		u.show(p.UserCode)
 	}
 	u.say("The code lasts until %s (%s). Approve it only if you started this login yourself.",
 		clock(p.ExpiresAt), time.Until(p.ExpiresAt).Round(time.Second))
@@ -112,10 +147,39 @@ func (u *ui) countdown(end time.Time) {
 	switch {
 	case u.inPlace:
 		u.counting = true
-		fmt.Fprintf(u.out, "\r%swaiting for the approval, %s left \x1b[K", prefix, left)
+		line := fmt.Sprintf("%swaiting for the approval, %s left", prefix, left)
+		if u.trouble != "" {
+			line += "; " + u.trouble
+		}
+		if columns := u.columns(); columns > 0 && len(line) >= columns { // a line that breaks does not stay in place
+			line = strings.ToValidUTF8(line[:columns-1], "")
+		}
+		fmt.Fprintf(u.out, "\r%s \x1b[K", line)
 	case time.Now().After(u.nextLine):
 		u.nextLine = time.Now().Add(time.Minute)
 		fmt.Fprintf(u.out, "%swaiting for the approval, %s left\n", prefix, left)
+	}
+}
+
+// pollTrouble says what a login has met, once for each kind, and keeps it in the
+// countdown until nil tells that it is over.
+func (u *ui) pollTrouble(err error) {
+	u.mu.Lock()
+	before := u.trouble
+	u.trouble = ""
+	if err != nil {
+		u.trouble = "the provider cannot be asked, trying again"
+	}
+	again := err != nil && u.lastTrouble == err.Error()
+	if err != nil {
+		u.lastTrouble = err.Error()
+	}
+	u.mu.Unlock()
+	switch {
+	case err != nil && !again:
+		u.warn("%v; trying again", err)
+	case err == nil && before != "":
+		u.say("the provider answers again")
 	}
 }
 
