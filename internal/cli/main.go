@@ -58,9 +58,13 @@ other device; kubectl gets a short-lived token (RFC 8628).`,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl oidc-device"},
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return &usageError{message: fmt.Sprintf("unknown command %q", args[0])}
+				unknown := &usageError{message: fmt.Sprintf("unknown command %q", args[0])}
+				if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+					unknown.hint = "did you mean: kubectl oidc-device " + near[0]
+				}
+				return unknown
 			}
 			return nil
 		},
@@ -71,12 +75,8 @@ other device; kubectl gets a short-lived token (RFC 8628).`,
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		// Behind it stands the whole argument, which may hold a secret
-		// (-oidc-client-secret=… with one dash).
-		message, _, _ := strings.Cut(err.Error(), " in -")
-		return &usageError{message: message}
-	})
+	root.SetFlagErrorFunc(flagError)
+	root.SuggestionsMinimumDistance = 2
 	root.CompletionOptions.DisableDefaultCmd = true
 	help := root.HelpFunc()
 	root.SetHelpFunc(func(c *cobra.Command, args []string) {
@@ -89,12 +89,17 @@ other device; kubectl gets a short-lived token (RFC 8628).`,
 	})
 	// A run makes only the command that it needs: the flags of all of them
 	// would take a tenth of the time that a cached token takes.
-	names := []string{"get-token", "login", "logout", "status", "version"}
+	names := []string{"get-token", "login", "logout", "status", "completion", "version"}
 	if len(args) > 0 && slices.Contains(names, args[0]) {
 		names = args[:1]
 	}
 	for _, name := range names {
 		root.AddCommand(newCommand(name))
+	}
+	if len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
+		for _, c := range root.Commands() {
+			completeValues(c)
+		}
 	}
 	return root
 }
@@ -110,6 +115,8 @@ func newCommand(name string) *cobra.Command {
 		c = newLogout()
 	case "status":
 		c = newStatus()
+	case "completion":
+		c = newCompletion()
 	case "version":
 		c = newVersion()
 	}
