@@ -132,6 +132,11 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	c := &Client{config: config, endpoints: config.Endpoints, documents: map[string]document{}}
 	c.http = limitedClient(config.HTTP)
 	given := config.Endpoints
+	for _, u := range []string{config.Issuer, given.DeviceAuthorization, given.Token, given.Revocation, given.JWKS} {
+		if err := CheckURL(u); u != "" && err != nil {
+			return nil, err
+		}
+	}
 	c.offline = config.OfflineAccess == Always
 	c.pkce = config.PKCE == S256
 	if given.DeviceAuthorization != "" && given.Token != "" && (given.JWKS != "" || config.AccessToken) {
@@ -335,7 +340,8 @@ func (c *Client) Authorize(ctx context.Context) (*Authorization, error) {
 }
 
 // slowDown is what each slow_down adds to the interval, for good, and backOff
-// the longest pause after trouble on the network (RFC 8628 section 3.5).
+// the longest pause after trouble on the network, where the interval is not
+// longer than half of it (RFC 8628 section 3.5).
 const (
 	slowDown = 5 * time.Second
 	backOff  = 60 * time.Second
@@ -411,7 +417,7 @@ func (c *Client) Poll(ctx context.Context, a *Authorization, trouble func(error)
 			if inTrouble = true; trouble != nil {
 				trouble(err)
 			}
-			pause = max(interval, min(2*pause, backOff), retryAfter(err))
+			pause = max(interval, min(2*pause, max(backOff, 2*interval)), retryAfter(err))
 		default:
 			return nil, err
 		}
