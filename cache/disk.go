@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -21,6 +22,7 @@ const maxFile = 4 << 20
 // Disk keeps each session in a file of its own. Names in its folder:
 //
 //	<id>.json                a session
+//	<id>.keyring.json        a session without its tokens: see Keyring
 //	<id>.lock                its lock, and the notes of who holds it
 //	<id>.corrupt-<time>      a session that did not parse, set aside
 //	document-<hash>.json     a public document of an issuer (discovery, keys)
@@ -42,7 +44,7 @@ func (d *Disk) Load(id string) (*Entry, error) {
 	}
 	e, err := decode(b, id)
 	if err != nil {
-		return nil, &CorruptError{Path: d.Path(id), Err: err}
+		return nil, &CorruptError{Path: d.Path(id), Err: fmt.Errorf("does not parse: %w", err)}
 	}
 	return e, nil
 }
@@ -67,15 +69,18 @@ func (d *Disk) Delete(id string) error {
 	return err
 }
 
-// SetAside moves a file that does not parse out of the way, and says where to.
-func (d *Disk) SetAside(id string) (string, error) {
+// SetAside implements Storage.
+func (d *Disk) SetAside(id string) (string, error) { return d.setAside(id, d.Path(id)) }
+
+func (d *Disk) setAside(id, path string) (string, error) {
 	to := filepath.Join(d.dir, fmt.Sprintf("%s.corrupt-%s", id, time.Now().UTC().Format("20060102T150405.000")))
-	return to, os.Rename(d.Path(id), to)
+	return to, os.Rename(path, to)
 }
 
-var sessionName = regexp.MustCompile(`^([0-9a-f]{64})\.json$`)
+var sessionName = regexp.MustCompile(`^([0-9a-f]{64})(\.keyring)?\.json$`)
 
-// List gives the ids of all sessions in the folder, readable or not.
+// List gives the ids of all sessions in the folder, readable or not, wherever
+// their tokens are.
 func (d *Disk) List() ([]string, error) {
 	entries, err := os.ReadDir(d.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -87,7 +92,7 @@ func (d *Disk) List() ([]string, error) {
 			ids = append(ids, m[1])
 		}
 	}
-	return ids, err
+	return slices.Compact(ids), err // one that is being moved has two files
 }
 
 // document is a public document of an issuer, kept for an hour.
@@ -145,7 +150,7 @@ func (d *Disk) read(name string) ([]byte, error) {
 		return nil, err
 	}
 	if len(b) > maxFile {
-		return nil, &CorruptError{Path: f.Name(), Err: fmt.Errorf("larger than %d bytes", maxFile)}
+		return nil, &CorruptError{Path: f.Name(), Err: fmt.Errorf("does not parse: larger than %d bytes", maxFile)}
 	}
 	return b, nil
 }
