@@ -1,6 +1,7 @@
 // Package cache keeps the tokens of logins between two runs of a program: one
 // session a file, written atomically with mode 0600, in a folder of the user's
-// own, with one lock a session.
+// own, with one lock a session. The tokens themselves are in that file (Disk) or
+// in the system's keyring (Keyring).
 //
 // A session is found by its Key, which holds all that makes one login different
 // from another:
@@ -50,32 +51,54 @@ func (e *UntrustedError) Error() string {
 	return fmt.Sprintf("%s %s, so it is not trusted", e.Path, e.Reason)
 }
 
-// CorruptError says that a file of ours does not parse. SetAside moves it away.
+// CorruptError says that a file of ours does not parse, or that the tokens that
+// it names are gone. SetAside moves it away.
 type CorruptError struct {
 	Path string
-	Err  error // holds nothing of the file's content
+	Err  error // "does not parse: …"; holds nothing of the file's content
 }
 
-func (e *CorruptError) Error() string { return fmt.Sprintf("%s does not parse: %v", e.Path, e.Err) }
+func (e *CorruptError) Error() string { return fmt.Sprintf("%s %v", e.Path, e.Err) }
 func (e *CorruptError) Unwrap() error { return e.Err }
 
-// Storage keeps sessions. Implementations: Disk and None.
+// Storage keeps sessions. Implementations: Disk, Keyring and None.
+//
+// A session belongs in one storage. Whoever saves it in one calls Delete of the
+// other after that, each time: the Delete after an earlier Save may have failed.
 type Storage interface {
 	// Load gives ErrNotFound for a session that is not there, *UntrustedError
-	// and *CorruptError for one that cannot be used.
+	// and *CorruptError for one that cannot be used, and from Keyring a
+	// *KeyringError.
 	Load(id string) (*Entry, error)
 	// Save replaces the whole session or leaves the old one as it was.
 	Save(*Entry) error
 	// Delete forgets the session; one that is not there is no error.
 	Delete(id string) error
+	// SetAside moves the file of a *CorruptError out of the way, and says where
+	// to.
+	SetAside(id string) (string, error)
+}
+
+// Move takes a session to another storage: it is saved there, then deleted
+// here. The caller holds its lock. ErrNotFound means that it is not here.
+func Move(id string, from, to Storage) error {
+	e, err := from.Load(id)
+	if err != nil {
+		return err
+	}
+	if err := to.Save(e); err != nil {
+		return err
+	}
+	return from.Delete(id)
 }
 
 // None is the storage that keeps nothing.
 type None struct{}
 
-func (None) Load(string) (*Entry, error) { return nil, ErrNotFound }
-func (None) Save(*Entry) error           { return nil }
-func (None) Delete(string) error         { return nil }
+func (None) Load(string) (*Entry, error)     { return nil, ErrNotFound }
+func (None) Save(*Entry) error               { return nil }
+func (None) Delete(string) error             { return nil }
+func (None) SetAside(string) (string, error) { return "", ErrNotFound }
 
 // Key is what makes one session different from another. The order of Scopes
 // and ExtraParams does not matter. Secrets and certificates are not part of

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -20,6 +21,7 @@ const maxFile = 4 << 20
 // Disk keeps each session in a file of its own. Names in its folder:
 //
 //	<id>.json                a session
+//	<id>.keyring.json        a session without its tokens: see Keyring
 //	<id>.lock                its lock, and the notes of who holds it
 //	<id>.corrupt-<time>      a session that did not parse, set aside
 //	document-<hash>.json     a public document of an issuer (discovery, keys)
@@ -42,7 +44,7 @@ func (d *Disk) Load(id string) (*Entry, error) {
 	}
 	e, err := decode(b, id)
 	if err != nil {
-		return nil, &CorruptError{Path: d.Path(id), Err: err}
+		return nil, &CorruptError{Path: d.Path(id), Err: fmt.Errorf("does not parse: %w", err)}
 	}
 	return e, nil
 }
@@ -65,7 +67,8 @@ func (d *Disk) Save(e *Entry) error {
 func unfinished(name string) bool {
 	name, hidden := strings.CutPrefix(name, ".")
 	target, digits, ok := strings.Cut(name, ".json")
-	return hidden && ok && isID(strings.TrimPrefix(target, "document-")) && digits != "" && strings.Trim(digits, "0123456789") == ""
+	target = strings.TrimSuffix(strings.TrimPrefix(target, "document-"), ".keyring")
+	return hidden && ok && isID(target) && digits != "" && strings.Trim(digits, "0123456789") == ""
 }
 
 // sweep removes what killed processes left half written: it may hold tokens.
@@ -92,31 +95,37 @@ func (d *Disk) Delete(id string) error {
 	return err
 }
 
-// SetAside moves a file that does not parse out of the way, and says where to.
-func (d *Disk) SetAside(id string) (string, error) {
+// SetAside implements Storage.
+func (d *Disk) SetAside(id string) (string, error) { return d.setAside(id, d.Path(id)) }
+
+func (d *Disk) setAside(id, path string) (string, error) {
 	to := filepath.Join(d.dir, fmt.Sprintf("%s.corrupt-%s", id, time.Now().UTC().Format("20060102T150405.000")))
-	return to, os.Rename(d.Path(id), to)
+	return to, os.Rename(path, to)
 }
 
-// List gives the ids of all sessions in the folder, readable or not.
-func (d *Disk) List() ([]string, error) { return d.names(".json") }
+// List gives the ids of all sessions in the folder, readable or not, wherever
+// their tokens are.
+func (d *Disk) List() ([]string, error) { return d.names(".json", ".keyring.json") }
 
 // lockName ends the names of lock files.
 const lockName = ".lock"
 
-// names gives the ids of the files whose names are an id and this ending.
-func (d *Disk) names(ending string) ([]string, error) {
+// names gives the ids of the files whose names are an id and one of these
+// endings.
+func (d *Disk) names(endings ...string) ([]string, error) {
 	entries, err := os.ReadDir(d.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	var ids []string
 	for _, e := range entries {
-		if id, ok := strings.CutSuffix(e.Name(), ending); ok && isID(id) {
-			ids = append(ids, id)
+		for _, ending := range endings {
+			if id, ok := strings.CutSuffix(e.Name(), ending); ok && isID(id) {
+				ids = append(ids, id)
+			}
 		}
 	}
-	return ids, err
+	return slices.Compact(ids), err // one that is being moved has two files
 }
 
 // isID: regular expressions would cost a part of each start of the program.
@@ -179,7 +188,7 @@ func (d *Disk) read(name string) ([]byte, error) {
 		return nil, err
 	}
 	if len(b) > maxFile {
-		return nil, &CorruptError{Path: f.Name(), Err: fmt.Errorf("larger than %d bytes", maxFile)}
+		return nil, &CorruptError{Path: f.Name(), Err: fmt.Errorf("does not parse: larger than %d bytes", maxFile)}
 	}
 	return b, nil
 }

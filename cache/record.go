@@ -10,13 +10,10 @@ import (
 	"time"
 )
 
-// record is an Entry on disk. It is the one type of this package that
-// marshals tokens, and it does not leave this file.
-type record struct {
+// about is what can be read of an Entry: all but its tokens.
+type about struct {
 	ID               string    `json:"id"`
 	Key              Key       `json:"key"`
-	Token            string    `json:"token"`
-	RefreshToken     string    `json:"refresh_token,omitempty"`
 	Subject          string    `json:"subject,omitempty"`
 	Name             string    `json:"name,omitempty"`
 	Audience         []string  `json:"audience,omitempty"`
@@ -29,6 +26,54 @@ type record struct {
 	RefreshExpiresAt time.Time `json:"refresh_expires_at,omitzero"`
 }
 
+func describe(e *Entry) about {
+	return about{
+		ID: e.Key.ID(), Key: e.Key,
+		Subject: e.Subject, Name: e.Name, Audience: e.Audience, ScopesRequested: e.ScopesRequested, ScopesGranted: e.ScopesGranted,
+		TokenIssuedAt: e.TokenIssuedAt.UTC(), TokenExpiresAt: e.TokenExpiresAt.UTC(),
+		ApprovedAt: e.ApprovedAt.UTC(), RenewedAt: e.RenewedAt.UTC(), RefreshExpiresAt: e.RefreshExpiresAt.UTC(),
+	}
+}
+
+func (a about) entry() *Entry {
+	return &Entry{
+		Key:     a.Key,
+		Subject: a.Subject, Name: a.Name, Audience: a.Audience, ScopesRequested: a.ScopesRequested, ScopesGranted: a.ScopesGranted,
+		TokenIssuedAt: a.TokenIssuedAt, TokenExpiresAt: a.TokenExpiresAt,
+		ApprovedAt: a.ApprovedAt, RenewedAt: a.RenewedAt, RefreshExpiresAt: a.RefreshExpiresAt,
+	}
+}
+
+// record is an Entry on disk. It is the one type of this package that
+// marshals tokens, and it does not leave this file.
+type record struct {
+	about
+	Token        string `json:"token"`
+	RefreshToken string `json:"refresh_token,omitempty"`
+}
+
+func encode(e *Entry) ([]byte, error) {
+	return seal(record{about: describe(e), Token: e.Token.Reveal(), RefreshToken: e.RefreshToken.Reveal()})
+}
+
+// decode reads what encode wrote.
+func decode(b []byte, id string) (*Entry, error) {
+	var r record
+	if err := unseal(b, &r); err != nil {
+		return nil, err
+	}
+	// A file copied over another session's must not lend it its tokens.
+	if r.ID != id {
+		return nil, errors.New("it belongs to another session")
+	}
+	if r.Token == "" && r.RefreshToken == "" {
+		return nil, errors.New("it holds no token")
+	}
+	e := r.entry()
+	e.Token, e.RefreshToken = NewSecret(r.Token), NewSecret(r.RefreshToken)
+	return e, nil
+}
+
 // envelope is the file. The sum tells a file that was torn, or mended by hand,
 // from one that was written.
 type envelope struct {
@@ -39,50 +84,32 @@ type envelope struct {
 
 const recordVersion = 1
 
-func encode(e *Entry) ([]byte, error) {
-	session, err := json.Marshal(record{
-		ID: e.Key.ID(), Key: e.Key, Token: e.Token.Reveal(), RefreshToken: e.RefreshToken.Reveal(),
-		Subject: e.Subject, Name: e.Name, Audience: e.Audience, ScopesRequested: e.ScopesRequested, ScopesGranted: e.ScopesGranted,
-		TokenIssuedAt: e.TokenIssuedAt.UTC(), TokenExpiresAt: e.TokenExpiresAt.UTC(),
-		ApprovedAt: e.ApprovedAt.UTC(), RenewedAt: e.RenewedAt.UTC(), RefreshExpiresAt: e.RefreshExpiresAt.UTC(),
-	})
+func seal(session any) ([]byte, error) {
+	inner, err := json.Marshal(session)
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(session)
-	b, err := json.Marshal(envelope{Version: recordVersion, SHA256: hex.EncodeToString(sum[:]), Session: session})
+	b, err := json.Marshal(envelope{Version: recordVersion, SHA256: digest(inner), Session: inner})
 	return append(b, '\n'), err
 }
 
-// decode reads what encode wrote. Its errors hold nothing of b: json's own
-// quote a character at most.
-func decode(b []byte, id string) (*Entry, error) {
+// unseal reads what seal wrote. Its errors hold nothing of b: json's own quote
+// a character at most.
+func unseal(b []byte, session any) error {
 	var env envelope
 	if err := json.Unmarshal(b, &env); err != nil {
-		return nil, err
+		return err
 	}
 	if env.Version != recordVersion {
-		return nil, fmt.Errorf("version %d, not %d", env.Version, recordVersion)
+		return fmt.Errorf("version %d, not %d", env.Version, recordVersion)
 	}
-	sum := sha256.Sum256(bytes.TrimSpace(env.Session))
-	if env.SHA256 != hex.EncodeToString(sum[:]) {
-		return nil, errors.New("its checksum does not match")
+	if env.SHA256 != digest(bytes.TrimSpace(env.Session)) {
+		return errors.New("its checksum does not match")
 	}
-	var r record
-	if err := json.Unmarshal(env.Session, &r); err != nil {
-		return nil, err
-	}
-	// A file copied over another session's must not lend it its tokens.
-	if r.ID != id {
-		return nil, errors.New("it belongs to another session")
-	}
-	if r.Token == "" && r.RefreshToken == "" {
-		return nil, errors.New("it holds no token")
-	}
-	return &Entry{
-		Key: r.Key, Token: NewSecret(r.Token), RefreshToken: NewSecret(r.RefreshToken),
-		Subject: r.Subject, Name: r.Name, Audience: r.Audience, ScopesRequested: r.ScopesRequested, ScopesGranted: r.ScopesGranted,
-		TokenIssuedAt: r.TokenIssuedAt, TokenExpiresAt: r.TokenExpiresAt,
-		ApprovedAt: r.ApprovedAt, RenewedAt: r.RenewedAt, RefreshExpiresAt: r.RefreshExpiresAt,
-	}, nil
+	return json.Unmarshal(env.Session, session)
+}
+
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
 }
