@@ -133,14 +133,18 @@ func (k *Keyring) Load(id string) (*Entry, error) {
 }
 
 // Describe is Load without the tokens: it does not ask the keyring, and so
-// works where that is locked.
-func (k *Keyring) Describe(id string) (*Entry, error) {
+// works where that is locked. renewable says whether there is a refresh token.
+func (k *Keyring) Describe(id string) (e *Entry, renewable bool, err error) {
 	r, _, err := k.record(id)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return r.entry(), nil
+	return r.entry(), r.RefreshToken.Pieces > 0, nil
 }
+
+// Check says whether there is a keyring that can be used now; the error is a
+// *KeyringError.
+func (k *Keyring) Check() error { return k.ready("keep") }
 
 // Save implements Storage: it returns after the tokens have been read back from
 // the keyring and the record has been synced.

@@ -537,7 +537,7 @@ func TestKeyringLocked(t *testing.T) {
 	mustSave(t, k, e)
 	desktop.lock()
 	mustAllReason(t, KeyringLocked, k, e)
-	if got, err := k.Describe(e.Key.ID()); err != nil || got.Name != "alice" || !got.Token.Empty() {
+	if got, renewable, err := k.Describe(e.Key.ID()); err != nil || got.Name != "alice" || !got.Token.Empty() || !renewable {
 		t.Errorf("%v, %v", got, err)
 	}
 	fresh := testEntry()

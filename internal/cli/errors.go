@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -62,6 +63,7 @@ func explain(err error, command *cobra.Command) (message, hint string, status in
 		version      *execcred.VersionError
 		coolDown     *coolDownError
 		untrusted    *cache.UntrustedError
+		keyring      *cache.KeyringError
 		noDiscovery  *flow.NoDiscoveryError
 		issuer       *flow.IssuerError
 		noGrant      *flow.NoDeviceGrantError
@@ -114,6 +116,8 @@ func explain(err error, command *cobra.Command) (message, hint string, status in
 		return message, hint, exitExpired
 	case errors.As(err, &untrusted):
 		return message, "if nobody else wrote it: " + untrusted.Mend, exitFailure
+	case errors.As(err, &keyring):
+		return message, keyringHint(keyring.Reason), exitFailure
 	case errors.As(err, &noDiscovery):
 		return message, fmt.Sprintf("check --oidc-issuer-url: curl %s", noDiscovery.URL) + "; for a provider without discovery give --oidc-device-authorization-endpoint and --oidc-token-endpoint", exitRefused
 	case errors.As(err, &issuer):
@@ -142,6 +146,23 @@ func explain(err error, command *cobra.Command) (message, hint string, status in
 		return "interrupted", "", exitSignal + 2
 	}
 	return message, hint, exitFailure
+}
+
+// keyringHint gives a clear choice: the program takes none by itself.
+func keyringHint(reason cache.KeyringReason) string {
+	const disk = "--token-cache-storage=disk keeps tokens in a file that only you can read"
+	switch reason {
+	case cache.KeyringLocked:
+		if runtime.GOOS == "darwin" {
+			return "security unlock-keychain, then try again; or " + disk
+		}
+		return "unlock it (log in to the desktop, or open its password manager), then try again; or " + disk
+	case cache.KeyringTimedOut:
+		return "it may be asking in a window: answer there and try again; or " + disk
+	case cache.KeyringAbsent:
+		return disk + "; --token-cache-storage=none keeps none, and asks for a login each time"
+	}
+	return "try again; or " + disk
 }
 
 func providerHint(code string) string {

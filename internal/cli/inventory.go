@@ -143,6 +143,13 @@ func stateOf(disk *cache.Disk, dir, id string, refs []kubeconfigRef, complete bo
 		}
 	}
 	entry, err := disk.Load(id)
+	renewable := err == nil && !entry.RefreshToken.Empty()
+	if errors.Is(err, cache.ErrNotFound) {
+		// The keyring itself is not asked: it may be locked.
+		keyring := cache.NewKeyring(disk)
+		entry, renewable, err = keyring.Describe(id)
+		state.Storage, state.Path = "keyring", keyring.Path(id)
+	}
 	wrong := func(code, fix, format string, args ...any) {
 		state.Problems = append(state.Problems, problem{Code: code, Message: fmt.Sprintf(format, args...), Fix: fix})
 	}
@@ -181,14 +188,14 @@ func stateOf(disk *cache.Disk, dir, id string, refs []kubeconfigRef, complete bo
 	}
 	now := time.Now()
 	tooOld := maxAge > 0 && now.Sub(entry.ApprovedAt) > maxAge
-	state.Renewable = !entry.RefreshToken.Empty() && (until.IsZero() || now.Before(until))
-	if !entry.RefreshToken.Empty() {
+	state.Renewable = renewable && (until.IsZero() || now.Before(until))
+	if renewable {
 		state.RenewableUntil = at(until)
 	}
 	switch {
 	case tooOld:
 		wrong(problemTooOld, "", "it is older than --max-session-age=%s", maxAge)
-	case !state.Renewable && !valid(entry):
+	case !state.Renewable && !now.Before(entry.TokenExpiresAt):
 		wrong(problemExpired, "", "its token has expired, and it cannot be renewed")
 	}
 	if len(state.KubeconfigUsers) == 0 && complete {

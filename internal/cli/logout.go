@@ -145,8 +145,12 @@ func (s *session) logout(ctx context.Context, local bool) error {
 	}
 	name := fmt.Sprintf("the session of client %s at %s", s.clientID, s.issuer)
 	if _, err := s.store.Load(s.id); errors.Is(err, cache.ErrNotFound) {
-		s.ui.say("there is nothing to end: %s is not in %s", name, s.cacheDir)
-		return nil
+		// To be ended it need not be moved.
+		s.store, s.other = s.other, s.store
+		if _, err := s.store.Load(s.id); errors.Is(err, cache.ErrNotFound) {
+			s.ui.say("there is nothing to end: %s is not in %s", name, s.cacheDir)
+			return nil
+		}
 	}
 	unlock, _, err := s.lock(ctx, func(*cache.Entry) bool { return false })
 	if err != nil {
@@ -168,8 +172,10 @@ func (s *session) logout(ctx context.Context, local bool) error {
 			return &keptError{err: fmt.Errorf("%s could not be revoked and was kept: %w", name, err)}
 		}
 	}
-	if err := s.store.Delete(s.id); err != nil {
-		return err
+	for _, store := range []cache.Storage{s.store, s.other} { // both, where a move was interrupted
+		if err := store.Delete(s.id); err != nil {
+			return err
+		}
 	}
 	if err := s.audit(sessionDeleted, entry, nil); err != nil {
 		return err

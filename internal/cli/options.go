@@ -74,7 +74,7 @@ func (o *options) addSessionFlags(c *cobra.Command) {
 	f.StringVar(&o.caFile, "certificate-authority", "", "file of certificates to trust for the provider, beside the system's")
 	f.StringVar(&o.caData, "certificate-authority-data", "", "the same, base64-encoded")
 	f.BoolVar(&o.insecureSkipTLSVerify, "insecure-skip-tls-verify", false, "do not verify the provider's certificate: whoever is in between can then take the tokens")
-	f.StringVar(&o.storage, "token-cache-storage", "disk", "where the session is kept: disk, or none")
+	f.StringVar(&o.storage, "token-cache-storage", "disk", "where the tokens are kept: disk (a file that only you can read), keyring (of the system: Secret Service, Keychain, Credential Manager), none")
 	f.StringVar(&o.cacheDir, "token-cache-dir", cache.DefaultDir(), "folder of the sessions")
 	o.addAuditFlags(c)
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "say on stderr what is done, each request and its duration; holds no secret")
@@ -135,7 +135,7 @@ func (o *options) check() error {
 	for _, oneOf := range []struct{ flag, value, allowed string }{
 		{"oidc-offline-access", o.offlineAccess, "auto always never"},
 		{"oidc-pkce-method", o.pkce, "auto no S256"},
-		{"token-cache-storage", o.storage, "disk none"},
+		{"token-cache-storage", o.storage, "disk keyring none"},
 		{"prompt", o.prompt, "auto always never"},
 		{"qr", o.qr, "auto always never"},
 		{"broader-token", o.broaderToken, "warn refuse"},

@@ -15,7 +15,8 @@ type session struct {
 	*options
 	id      string
 	store   cache.Storage
-	disk    *cache.Disk // nil where nothing is kept
+	other   cache.Storage // where the session may have been kept before
+	disk    *cache.Disk   // has the locks; nil where nothing is kept
 	ui      *ui
 	trail   *trail
 	started time.Time
@@ -33,14 +34,19 @@ type session struct {
 }
 
 func newSession(o *options, ui *ui) *session {
-	s := &session{options: o, id: o.key().ID(), ui: ui, started: time.Now(), store: cache.None{}}
+	s := &session{options: o, id: o.key().ID(), ui: ui, started: time.Now(), store: cache.None{}, other: cache.None{}}
 	s.trail = &trail{path: o.auditLog, required: o.auditRequired, ui: ui}
 	if o.auditLog == "none" {
 		s.trail.path = ""
 	}
-	if o.storage != "none" {
+	switch o.storage {
+	case "none":
+	case "keyring":
 		s.disk = cache.NewDisk(o.cacheDir)
-		s.store = s.disk
+		s.store, s.other = cache.NewKeyring(s.disk), s.disk
+	default:
+		s.disk = cache.NewDisk(o.cacheDir)
+		s.store, s.other = s.disk, cache.NewKeyring(s.disk)
 	}
 	return s
 }
@@ -118,6 +124,10 @@ var (
 // aside under the lock alone, lest a good one that has just replaced it be.
 func (s *session) load(locked bool) (*cache.Entry, error) {
 	entry, err := s.store.Load(s.id)
+	if locked && errors.Is(err, cache.ErrNotFound) {
+		entry, err = s.move(err)
+	}
+	var unusable *cache.KeyringError
 	var untrusted *cache.UntrustedError
 	var corrupt *cache.CorruptError
 	switch {
@@ -125,9 +135,12 @@ func (s *session) load(locked bool) (*cache.Entry, error) {
 		return entry, nil
 	case errors.As(err, &untrusted):
 		return nil, err
+	case errors.As(err, &unusable):
+		// Neither a login nor another storage would be what was asked for.
+		return nil, err
 	case errors.As(err, &corrupt) && !locked:
 	case errors.As(err, &corrupt):
-		aside, aerr := s.disk.SetAside(s.id)
+		aside, aerr := s.store.SetAside(s.id)
 		if aerr == nil {
 			s.ui.warn("%v; it was set aside as %s", err, aside)
 		} else {
@@ -137,6 +150,20 @@ func (s *session) load(locked bool) (*cache.Entry, error) {
 		s.ui.warn("the session cannot be read: %v", err)
 	}
 	return nil, nil
+}
+
+// move brings a session here that was kept in the other storage: another
+// --token-cache-storage is no reason for a new login.
+func (s *session) move(notFound error) (*cache.Entry, error) {
+	err := cache.Move(s.id, s.other, s.store)
+	switch {
+	case err == nil:
+		s.ui.detail("the session was moved to where --token-cache-storage=%s keeps it", s.storage)
+		return s.store.Load(s.id)
+	case !errors.Is(err, cache.ErrNotFound):
+		s.ui.warn("the session cannot be moved to where --token-cache-storage=%s keeps it: %v", s.storage, err)
+	}
+	return nil, notFound
 }
 
 // usable says whether a token can be handed out without trying to renew it.
@@ -403,6 +430,12 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 	if err := s.trail.ready(); err != nil {
 		return nil, err
 	}
+	// Before a person is asked for what then could not be kept.
+	if keyring, ok := s.store.(*cache.Keyring); ok {
+		if err := keyring.Check(); err != nil {
+			return nil, err
+		}
+	}
 	ctx, cancel := s.limited(ctx)
 	defer cancel()
 	client, auth, err := s.authorize(ctx)
@@ -506,7 +539,15 @@ func (s *session) take(e *cache.Entry, t *flow.Token) {
 // save warns where it fails: the token is worth handing out all the same.
 func (s *session) save(e *cache.Entry) {
 	if err := s.store.Save(e); err != nil {
-		s.ui.warn("the session cannot be kept in %s (%v): the next call will need a new login", s.cacheDir, err)
+		_, hint, _ := explain(err, nil)
+		if hint != "" {
+			hint = "; " + hint
+		}
+		s.ui.warn("the session cannot be kept (%v): the next call will need a new login%s", err, hint)
+		return
+	}
+	if err := s.other.Delete(s.id); err != nil {
+		s.ui.warn("the session is still where it was kept before: %v", err)
 	}
 }
 
