@@ -257,9 +257,10 @@ func decodeKeyring(b []byte, id string) (*keyringRecord, error) {
 	if err := unseal(b, &r); err != nil {
 		return nil, err
 	}
+	if err := r.belongs(id); err != nil {
+		return nil, err
+	}
 	switch {
-	case r.ID != id:
-		return nil, errors.New("it belongs to another session")
 	case r.Place == placeNone:
 		return nil, errors.New("it was not saved to the end")
 	case r.Place != placeA && r.Place != placeB:

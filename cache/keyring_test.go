@@ -4,6 +4,7 @@ package cache
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -652,36 +653,29 @@ func TestKeyringTimesOut(t *testing.T) {
 	mustReason(t, KeyringTimedOut, func() error { return k.Save(testEntry()) })
 }
 
-// go-keyring takes answers for granted.
-func TestKeyringCallOutlivesAPanic(t *testing.T) {
-	mustReason(t, KeyringFailed, func() error {
-		_, err := call("load", func() (string, error) { var s *dbus.Signal; return s.Name, nil })
-		return err
-	})
-}
-
+// FuzzDecodeKeyring feeds a file, and a session behind a good checksum, to the
+// parser of a keyring's record.
 func FuzzDecodeKeyring(f *testing.F) {
-	whole, err := seal(keyringRecord{about: describe(testEntry()), Place: placeA, Token: keptSecret{Pieces: 1, SHA256: digest(nil)}})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(whole)
-	f.Add(whole[:100])
-	f.Add([]byte(`{"version":1,"session":null}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := decodeKeyring(b, testKey().ID())
-		if err != nil {
-			return
+		files := [][]byte{b}
+		if sealed, err := seal(json.RawMessage(b)); err == nil {
+			files = append(files, sealed)
 		}
-		if r.Place != placeA && r.Place != placeB {
-			t.Fatalf("place %q", r.Place)
-		}
-		again, err := seal(r)
-		if err != nil {
-			t.Fatalf("decoded, but does not encode: %v", err)
-		}
-		if _, err := decodeKeyring(again, testKey().ID()); err != nil {
-			t.Fatalf("encoded, but does not decode: %v", err)
+		for _, file := range files {
+			r, err := decodeKeyring(file, testKey().ID())
+			if err != nil {
+				continue
+			}
+			if r.Place != placeA && r.Place != placeB || r.Key.ID() != testKey().ID() || r.Token.Pieces <= 0 && r.RefreshToken.Pieces <= 0 {
+				t.Fatalf("%q became %+v", b, r)
+			}
+			again, err := seal(r)
+			if err != nil {
+				t.Fatalf("decoded, but does not encode: %v", err)
+			}
+			if _, err := decodeKeyring(again, testKey().ID()); err != nil {
+				t.Fatalf("encoded, but does not decode: %v", err)
+			}
 		}
 	})
 }

@@ -44,6 +44,20 @@ func (a about) entry() *Entry {
 	}
 }
 
+// belongs makes sure that it is of this session, and that it can be written
+// again.
+func (a about) belongs(id string) error {
+	if a.ID != id || a.Key.ID() != id {
+		return errors.New("it belongs to another session")
+	}
+	for _, at := range []time.Time{a.TokenIssuedAt, a.TokenExpiresAt, a.ApprovedAt, a.RenewedAt, a.RefreshExpiresAt} {
+		if year := at.UTC().Year(); year < 0 || year > 9999 {
+			return errors.New("it has a time that RFC 3339 does not know")
+		}
+	}
+	return nil
+}
+
 // record is an Entry on disk. It is the one type of this package that
 // marshals tokens, and it does not leave this file.
 type record struct {
@@ -63,8 +77,8 @@ func decode(b []byte, id string) (*Entry, error) {
 		return nil, err
 	}
 	// A file copied over another session's must not lend it its tokens.
-	if r.ID != id {
-		return nil, errors.New("it belongs to another session")
+	if err := r.belongs(id); err != nil {
+		return nil, err
 	}
 	if r.Token == "" && r.RefreshToken == "" {
 		return nil, errors.New("it holds no token")

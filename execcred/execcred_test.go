@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 )
 
 func TestParse(t *testing.T) {
@@ -96,29 +97,38 @@ func TestCredentialDoesNotPrint(t *testing.T) {
 	}
 }
 
+// What is parsed can be answered, in the version that was asked for and with
+// nothing of the request but what the protocol wants; what is not is refused
+// in words that can be shown. The seeds are files in testdata/fuzz.
 func FuzzParse(f *testing.F) {
-	seeds := []string{
-		"", "null", "{}", "[", `{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","spec":{"interactive":true}}`,
-		`{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1beta1","spec":{"cluster":{"server":"x","certificate-authority-data":"AA==","config":{}}}}`,
-	}
-	for _, s := range seeds {
-		f.Add(s)
-	}
 	f.Fuzz(func(t *testing.T, info string) {
+		const token = "t0ken-of-the-answer"
 		req, err := Parse(info)
 		if err != nil {
+			var version *VersionError
+			if req != nil || !errors.As(err, &version) && !errors.Is(err, ErrMalformed) {
+				t.Fatalf("got %v, %v", req, err)
+			}
+			if strings.ContainsFunc(err.Error(), func(r rune) bool { return !unicode.IsPrint(r) }) {
+				t.Errorf("not safe to show: %q", err)
+			}
 			return
 		}
 		var out bytes.Buffer
-		if err := req.Respond(&out, Credential{Token: NewSecret("t")}); err != nil {
+		if err := req.Respond(&out, Credential{Token: NewSecret(token), Expiry: time.Unix(1e9, 0)}); err != nil {
 			t.Fatalf("parsed, but cannot answer: %v", err)
 		}
-		if info != "" {
-			// The answer is itself a request of the same version.
-			again, err := Parse(out.String())
-			if err != nil || again.APIVersion() != req.APIVersion() {
-				t.Fatalf("answered %s: %v", &out, err)
-			}
+		want := fmt.Sprintf(`{"kind":"ExecCredential","apiVersion":%q,"spec":{"interactive":%v},"status":{"expirationTimestamp":"2001-09-09T01:46:40Z","token":%q}}`+"\n", req.APIVersion(), req.Interactive, token)
+		if out.String() != want {
+			t.Errorf("answered %swant %s", &out, want)
+		}
+		if strings.Contains(fmt.Sprintf("%v %+v %#v", req, req, req), token) {
+			t.Error("the request knows the answer")
+		}
+		// The answer is itself a request of the same version.
+		again, err := Parse(out.String())
+		if err != nil || again.APIVersion() != req.APIVersion() || again.Interactive != req.Interactive || again.Server != "" {
+			t.Errorf("answered %s: %v, %v", &out, again, err)
 		}
 	})
 }

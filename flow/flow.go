@@ -309,13 +309,16 @@ func (c *Client) Authorize(ctx context.Context) (*Authorization, error) {
 		return &AnswerError{URL: c.endpoints.DeviceAuthorization, Status: http.StatusOK, Reason: reason}
 	}
 	a.deviceCode = answer.DeviceCode
-	a.UserCode = Clean(answer.UserCode, 100)
+	a.UserCode = answer.UserCode
 	a.VerificationURI = answer.URI
 	switch {
 	case a.deviceCode.Empty():
 		return nil, bad("holds no device_code")
 	case a.UserCode == "":
 		return nil, bad("holds no user_code")
+	case a.UserCode != Clean(a.UserCode, 100):
+		// Shown without what cannot be shown, it would not be the code.
+		return nil, bad("has a user_code that cannot be shown")
 	case a.VerificationURI == "":
 		return nil, bad("holds no verification_uri")
 	}
@@ -398,10 +401,10 @@ func (c *Client) Poll(ctx context.Context, a *Authorization, trouble func(error)
 		var refused *ProviderError
 		switch isProvider := errors.As(err, &refused); {
 		case isProvider && refused.Code == "authorization_pending":
-			pause = interval
+			pause = max(interval, refused.RetryAfter)
 		case isProvider && refused.Code == "slow_down":
 			interval += slowDown
-			pause = interval
+			pause = max(interval, refused.RetryAfter)
 		case isProvider && refused.Code == "access_denied":
 			return nil, fmt.Errorf("%w (%w)", ErrDenied, refused)
 		case isProvider && refused.Code == "expired_token":

@@ -87,6 +87,8 @@ var algorithms = []string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512", 
 // the largest ID tokens, with hundreds of groups, have some 20 KiB.
 const maxToken = 64 << 10
 
+const greatestTokenLife = 366 * 24 * time.Hour
+
 // unknownLife is assumed of an access token that does not say how long it
 // lives, and for which the provider does not say it either.
 const unknownLife = 5 * time.Minute
@@ -153,6 +155,10 @@ func (c *Client) verify(ctx context.Context, answer *tokenAnswer, received time.
 	default:
 		c.log("the token does not say when it expires: taken to last %s", unknownLife)
 		token.ExpiresAt = token.IssuedAt.Add(unknownLife)
+	}
+	// One that never ends, to judge by what it says, still has an end here.
+	if most := token.IssuedAt.Add(greatestTokenLife); token.ExpiresAt.After(most) {
+		token.ExpiresAt = most
 	}
 	if !token.IssuedAt.Before(token.ExpiresAt) {
 		return nil, &VerificationError{Reason: fmt.Sprintf("it expired at %s, and it is %s here", token.ExpiresAt.UTC().Format(time.RFC3339), token.IssuedAt.UTC().Format(time.RFC3339))}

@@ -162,11 +162,17 @@ func (o *options) check() error {
 	if strings.ContainsAny(o.issuer, "?#") {
 		return usage("--oidc-issuer-url has a query or a fragment; an issuer has none")
 	}
+	seen := map[string]bool{}
 	for _, p := range o.extraParams {
-		name, _, ok := strings.Cut(p, "=")
-		if !ok || name == "" {
+		name, value, ok := strings.Cut(p, "=")
+		// RFC 6749 section 3.1; RFC 8707 section 2 for those that may repeat.
+		switch repeats := name == "resource" || name == "audience"; {
+		case !ok || name == "" || value == "":
 			return usage("--oidc-auth-request-extra-params wants name=value")
+		case seen[name] && !repeats:
+			return usage("--oidc-auth-request-extra-params has %s more than once, which only resource and audience may be", flow.Clean(name, 40))
 		}
+		seen[name] = true
 		if slices.Contains([]string{"client_id", "client_secret", "scope", "code_challenge", "code_challenge_method"}, name) {
 			return usage("--oidc-auth-request-extra-params cannot set %s: it has a flag of its own", name)
 		}
