@@ -180,17 +180,15 @@ func (e kubeconfigEdit) userInLines(lines []string) ([]string, bool) {
 	return splice(lines, end, end, block), true
 }
 
-var (
-	userLine    = regexp.MustCompile(`^( *(?:- )?)user:(?: +.*?)??( +#.*)?$`)
-	contextLine = regexp.MustCompile(`^( *)(?:- )?context: *(?:#.*)?$`)
-)
-
 func (e kubeconfigEdit) contextInLines(lines []string) ([]string, bool) {
 	b, err := yaml.Marshal(e.user)
 	if err != nil {
 		return nil, false
 	}
 	name := strings.TrimSpace(string(b))
+	// Not at the top of the package: each start of the program would pay.
+	userLine := regexp.MustCompile(`^( *(?:- )?)user:(?: +.*?)??( +#.*)?$`)
+	contextLine := regexp.MustCompile(`^( *)(?:- )?context: *(?:#.*)?$`)
 	_, items := listItems(lines, "contexts")
 	i := slices.IndexFunc(items, func(item listItem) bool { return item.name == e.context })
 	if i < 0 {
