@@ -189,6 +189,7 @@ func (e kubeconfigEdit) contextInLines(lines []string) ([]string, bool) {
 	// Not at the top of the package: each start of the program would pay.
 	userLine := regexp.MustCompile(`^( *(?:- )?)user:(?: +.*?)??( +#.*)?$`)
 	contextLine := regexp.MustCompile(`^( *)(?:- )?context: *(?:#.*)?$`)
+	inBraces := regexp.MustCompile(`^( *(?:- )?context: *\{)(?:(.*[{, ])?(user: *)[^,}]*)?(.*)$`)
 	_, items := listItems(lines, "contexts")
 	i := slices.IndexFunc(items, func(item listItem) bool { return item.name == e.context })
 	if i < 0 {
@@ -197,6 +198,16 @@ func (e kubeconfigEdit) contextInLines(lines []string) ([]string, bool) {
 	for n := items[i].from; n < items[i].to; n++ {
 		if m := userLine.FindStringSubmatch(lines[n]); m != nil {
 			return splice(lines, n, n+1, []string{m[1] + "user: " + name + m[2]}), true
+		}
+	}
+	for n := items[i].from; n < items[i].to; n++ {
+		m := inBraces.FindStringSubmatch(lines[n])
+		switch {
+		case m == nil:
+		case m[3] != "":
+			return splice(lines, n, n+1, []string{m[1] + m[2] + m[3] + name + m[4]}), true
+		default:
+			return splice(lines, n, n+1, []string{m[1] + "user: " + name + ", " + m[4]}), true
 		}
 	}
 	for n := items[i].from; n+1 < items[i].to; n++ {

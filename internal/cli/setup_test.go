@@ -25,9 +25,11 @@ var kubeconfigs = map[string]string{
 	"indented, with comments": "# mine\napiVersion: v1\nkind: Config\nusers:\n    # first\n    - name: other   # o\n      user: {token: u}\n\n    # second\n" +
 		"    - user:\n        exec:\n          apiVersion: client.authentication.k8s.io/v1\n          command: x\n          interactiveMode: Never\n      name: oidc\n" +
 		"    # the end\n\ncontexts:   # all of them\n    - context: {cluster: a, user: other}\n      name: d\n    - name: c\n      context:\n        # who\n        user: other # o\n        cluster: a\n",
-	"users in the middle": "users:\n- name: other\n  user:\n    token: u\nkind: Config\ncontexts:\n- name: c\n  context:\n    cluster: a\napiVersion: v1\n",
-	"CRLF":                "apiVersion: v1\r\nkind: Config\r\ncontexts:\r\n- context:\r\n    cluster: a\r\n    user: other\r\n  name: c\r\nusers:\r\n- name: oidc\r\n  user:\r\n    token: t\r\n",
-	"no end of line":      "kind: Config\napiVersion: v1\ncontexts:\n- name: c\n  context:\n    user: \"other\"\nusers:\n- name: other\n  user:\n    token: u",
+	"users in the middle":                "users:\n- name: other\n  user:\n    token: u\nkind: Config\ncontexts:\n- name: c\n  context:\n    cluster: a\napiVersion: v1\n",
+	"contexts in braces":                 "apiVersion: v1\nkind: Config # k\ncontexts:\n- name: c\n  context: {cluster: a, user: other, namespace: ns} # c\nusers:\n- {name: other, user: {token: t}} # other\n",
+	"a context in braces without a user": "apiVersion: v1\nkind: Config # k\ncontexts:\n- context: {cluster: a}\n  name: c\n",
+	"CRLF":                               "apiVersion: v1\r\nkind: Config\r\ncontexts:\r\n- context:\r\n    cluster: a\r\n    user: other\r\n  name: c\r\nusers:\r\n- name: oidc\r\n  user:\r\n    token: t\r\n",
+	"no end of line":                     "kind: Config\napiVersion: v1\ncontexts:\n- name: c\n  context:\n    user: \"other\"\nusers:\n- name: other\n  user:\n    token: u",
 	"a text that looks like users": "apiVersion: v1\nkind: Config\npreferences: {}\nextensions:\n- name: e\n  extension: |\n    users:\n    - name: oidc\n" +
 		"      user: nobody\nusers:\n- name: other\n  user:\n    username: |-\n      a\n      # no comment\n    password: p\ncontexts:\n- name: c\n  context:\n    user: other\n    cluster: |-\n      a\n",
 	"JSON":    `{"apiVersion":"v1","kind":"Config","contexts":[{"name":"c","context":{"cluster":"a","user":"other"}}],"users":[{"name":"other","user":{"token":"u"}}]}`,
