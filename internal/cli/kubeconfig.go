@@ -83,8 +83,8 @@ func kubeconfigRefs() ([]kubeconfigRef, error) {
 	return refs, errors.Join(errs...)
 }
 
-// parseExec reads the flags of an exec entry that runs get-token.
-func parseExec(exec *clientcmdapi.ExecConfig) (*options, bool) {
+// ownArgs are the flags that an exec entry gives to get-token of this program.
+func ownArgs(exec *clientcmdapi.ExecConfig) ([]string, bool) {
 	args := exec.Args
 	switch name := strings.TrimSuffix(filepath.Base(exec.Command), ".exe"); {
 	case name == "kubectl-oidc_device":
@@ -94,6 +94,15 @@ func parseExec(exec *clientcmdapi.ExecConfig) (*options, bool) {
 		return nil, false
 	}
 	if len(args) == 0 || args[0] != "get-token" {
+		return nil, false
+	}
+	return args[1:], true
+}
+
+// parseExec reads the flags of an exec entry that runs get-token.
+func parseExec(exec *clientcmdapi.ExecConfig) (*options, bool) {
+	args, ok := ownArgs(exec)
+	if !ok {
 		return nil, false
 	}
 	o := &options{}
@@ -107,7 +116,7 @@ func parseExec(exec *clientcmdapi.ExecConfig) (*options, bool) {
 		}
 		return os.LookupEnv(name)
 	}
-	if c.Flags().Parse(args[1:]) != nil || fromEnvironment(c.Flags(), environment) != nil || o.check() != nil {
+	if c.Flags().Parse(args) != nil || fromEnvironment(c.Flags(), environment) != nil || o.check() != nil {
 		return nil, false
 	}
 	return o, true

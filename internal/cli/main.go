@@ -89,7 +89,7 @@ other device; kubectl gets a short-lived token (RFC 8628).`,
 	})
 	// A run makes only the command that it needs: the flags of all of them
 	// would take a tenth of the time that a cached token takes.
-	names := []string{"get-token", "login", "logout", "status", "completion", "version"}
+	names := []string{"get-token", "login", "logout", "setup", "doctor", "status", "completion", "version"}
 	if len(args) > 0 && slices.Contains(names, args[0]) {
 		names = args[:1]
 	}
@@ -113,6 +113,8 @@ func newCommand(name string) *cobra.Command {
 		c = newLogin()
 	case "logout":
 		c = newLogout()
+	case "setup":
+		c = newSetup()
 	case "status":
 		c = newStatus()
 	case "completion":

@@ -71,6 +71,7 @@ type issuerKey struct{}
 //	kubeconfig FILE NAME [ARGUMENT…]
 //	                               a kubeconfig whose context and user NAME run
 //	                               get-token with these arguments
+//	expand FILE                    put $ISSUER and its like into a file
 //
 // Each script ends with a search for every secret of its providers in all that
 // the program wrote to stderr, and to stdout except for the tokens asked for.
@@ -95,7 +96,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("CACHE", filepath.Join(env.WorkDir, "xdg", "kubectl-oidc_device"))
 			return p.start(issuer.Options{}, env.Setenv)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"issuer": issuerCommand, "status": statusCommand, "kubeconfig": kubeconfigCommand},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"issuer": issuerCommand, "status": statusCommand, "kubeconfig": kubeconfigCommand, "expand": expandCommand},
 	})
 }
 
@@ -311,4 +312,13 @@ func kubeconfigCommand(ts *testscript.TestScript, neg bool, args []string) {
 	b, err := yaml.Marshal(config)
 	ts.Check(err)
 	ts.Check(os.WriteFile(path, b, 0o600))
+}
+
+// expandCommand puts the variables of the script into a file.
+func expandCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: expand FILE")
+	}
+	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
 }
