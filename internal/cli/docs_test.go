@@ -16,7 +16,7 @@ import (
 	"github.com/oidc-device/kubectl-oidc_device/cache"
 )
 
-var everyCommand = []string{"get-token", "login", "logout", "status", "version"}
+var everyCommand = []string{"get-token", "login", "logout", "status", "doctor", "version"}
 
 // What -h says is read here before it is read by people. After a change:
 // UPDATE_GOLDEN=1 go test ./internal/cli -run TestHelp

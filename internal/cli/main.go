@@ -71,12 +71,7 @@ other device; kubectl gets a short-lived token (RFC 8628).`,
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		// Behind it stands the whole argument, which may hold a secret
-		// (-oidc-client-secret=… with one dash).
-		message, _, _ := strings.Cut(err.Error(), " in -")
-		return &usageError{message: message}
-	})
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	root.CompletionOptions.DisableDefaultCmd = true
 	help := root.HelpFunc()
 	root.SetHelpFunc(func(c *cobra.Command, args []string) {
@@ -89,7 +84,7 @@ other device; kubectl gets a short-lived token (RFC 8628).`,
 	})
 	// A run makes only the command that it needs: the flags of all of them
 	// would take a tenth of the time that a cached token takes.
-	names := []string{"get-token", "login", "logout", "status", "version"}
+	names := []string{"get-token", "login", "logout", "status", "doctor", "version"}
 	if len(args) > 0 && slices.Contains(names, args[0]) {
 		names = args[:1]
 	}
@@ -97,6 +92,13 @@ other device; kubectl gets a short-lived token (RFC 8628).`,
 		root.AddCommand(newCommand(name))
 	}
 	return root
+}
+
+func flagError(err error) error {
+	// Behind it stands the whole argument, which may hold a secret
+	// (-oidc-client-secret=… with one dash).
+	message, _, _ := strings.Cut(err.Error(), " in -")
+	return &usageError{message: message}
 }
 
 func newCommand(name string) *cobra.Command {
@@ -110,6 +112,8 @@ func newCommand(name string) *cobra.Command {
 		c = newLogout()
 	case "status":
 		c = newStatus()
+	case "doctor":
+		c = newDoctor()
 	case "version":
 		c = newVersion()
 	}
