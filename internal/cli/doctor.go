@@ -369,13 +369,14 @@ func (d *doctor) examine(out io.Writer, asJSON bool) error {
 			d.conn.Close() // it was a test
 		}
 	}()
-	standing := map[string]string{} // of the checks on which others cannot build: why
+	standing := map[string]string{} // in the way of what needs a check
 	var first *checked
 	for _, c := range checkups() {
 		var r result
 		begin := time.Now()
 		if i := slices.IndexFunc(strings.Fields(c.needs), func(n string) bool { return standing[n] != "" }); i >= 0 {
-			r = blocked("%s", standing[strings.Fields(c.needs)[i]])
+			standing[c.name] = standing[strings.Fields(c.needs)[i]]
+			r = blocked("%s", standing[c.name])
 		} else {
 			ctx, cancel := context.WithTimeout(d.ctx, longest)
 			r = c.run(d, ctx)
@@ -387,8 +388,8 @@ func (d *doctor) examine(out io.Writer, asJSON bool) error {
 		switch {
 		case r.state == stateWrong:
 			standing[c.name] = c.name + " is wrong"
-		case r.blocked:
-			standing[c.name] = r.message
+		case r.blocked && standing[c.name] == "":
+			standing[c.name] = c.name + " was skipped"
 		}
 		report.Checks = append(report.Checks, checked{
 			Name: c.name, State: r.state, Code: r.code,

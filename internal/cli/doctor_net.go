@@ -32,7 +32,8 @@ func (d *doctor) checkProxy(context.Context) result {
 	if d.target, err = url.Parse(raw); err != nil {
 		return blocked("%q is no URL", raw) // check has seen to it
 	}
-	if d.proxy, err = http.ProxyFromEnvironment(&http.Request{URL: d.target}); err != nil {
+	d.proxy, err = http.ProxyFromEnvironment(&http.Request{URL: d.target})
+	if err != nil || d.proxy != nil && d.proxy.Hostname() == "" {
 		// Without the cause, which quotes the variable: there may be a password in it.
 		return found("proxy-wrong", "HTTPS_PROXY=http://HOST:PORT, or unset it", "HTTPS_PROXY is not the URL of a proxy")
 	}
