@@ -47,6 +47,7 @@ var clients = map[string][2]int{
 	"slow":    {300, 300},
 	"browser": {300, 300},
 	"refused": {300, 300},
+	"doctor":  {300, 300},
 	elsewhere: {300, 300},
 }
 

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -214,14 +213,13 @@ type doctor struct {
 	contextName string
 	server      *apiServer // nil: none is known
 
-	config    flow.Config
-	target    *url.URL // that is reached first
-	proxy     *url.URL
-	conn      net.Conn
-	tlsConfig *tls.Config
-	client    *flow.Client
-	asked     bool // the client was tried
-	keyIDs    []string
+	config flow.Config
+	target *url.URL // of the provider
+	proxy  *url.URL
+	conn   net.Conn
+	client *flow.Client
+	asked  bool // the client was tried
+	keyIDs []string
 	cached    *cache.Entry
 	keyID     string // of the cached token
 	claims    map[string]any
@@ -448,8 +446,7 @@ func (c *checked) print(out io.Writer) error {
 func (d *doctor) checkKubeconfig(context.Context) result {
 	switch {
 	case d.configErr != nil:
-		r := found("kubeconfig-unreadable", "kubectl config view", "%v", d.configErr)
-		return r
+		return found("kubeconfig-unreadable", "kubectl config view", "%v", d.configErr)
 	case d.entry == nil:
 		return skipped("no kubeconfig entry has these flags")
 	case d.contextName != "":

@@ -496,7 +496,7 @@ var doctorCases = []struct {
 		p.login()
 		elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { p.Error("a redirect was followed") }))
 		p.Cleanup(elsewhere.Close)
-		p.fakeAPIServer(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, 307) })
+		p.fakeAPIServer(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect) })
 	}},
 	{"api-unauthorized", "--oidc-client-id=kubectl", func(p *patient) { p.login(); p.fakeAPIServer(status(401, refusal)) }},
 	{"api-unauthorized", "kubectl oidc-device login", func(p *patient) {
