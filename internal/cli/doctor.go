@@ -220,9 +220,9 @@ type doctor struct {
 	client *flow.Client
 	asked  bool // the client was tried
 	keyIDs []string
-	cached    *cache.Entry
-	keyID     string // of the cached token
-	claims    map[string]any
+	cached *cache.Entry
+	keyID  string // of the cached token
+	claims map[string]any
 }
 
 // result is what a check says. blocked: it could not be tried, so that what

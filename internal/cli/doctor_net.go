@@ -171,7 +171,7 @@ func (d *doctor) checkTLS(ctx context.Context) result {
 	case err != nil:
 		return found("tls-unknown-authority", "if that authority is yours: --certificate-authority=FILE with the certificate of "+name(chain[len(chain)-1].Issuer.CommonName, chain[len(chain)-1].Issuer.String()),
 			"the certificate is of an authority that is not trusted here: %s: %v", shown, err)
-	case time.Until(leaf.NotAfter) < 7*24*time.Hour:
+	case time.Until(leaf.NotAfter) < min(7*24*time.Hour, leaf.NotAfter.Sub(leaf.NotBefore)/5): // some last for days only
 		return found("tls-expires-soon", "those who run "+host+" must renew the certificate", "the certificate ends soon: %s", shown)
 	}
 	return fine("%s", shown)

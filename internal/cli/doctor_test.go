@@ -361,7 +361,7 @@ var doctorCases = []struct {
 	}},
 	{"tls-expired", "date -u", func(p *patient) { p.another(serving(p.T, time.Now().Add(-time.Minute))) }},
 	{"tls-expires-soon", "those who run 127.0.0.1 must renew the certificate", func(p *patient) {
-		p.another(serving(p.T, time.Now().Add(6*24*time.Hour)))
+		p.another(serving(p.T, time.Now().Add(time.Hour)))
 	}},
 
 	{"discovery-missing", "curl http://127.0.0.1:", func(p *patient) { p.is.Fault("discovery", -1, issuer.Answer(404, "text/html", "no")) }},
@@ -496,7 +496,9 @@ var doctorCases = []struct {
 		p.login()
 		elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { p.Error("a redirect was followed") }))
 		p.Cleanup(elsewhere.Close)
-		p.fakeAPIServer(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect) })
+		p.fakeAPIServer(func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+		})
 	}},
 	{"api-unauthorized", "--oidc-client-id=kubectl", func(p *patient) { p.login(); p.fakeAPIServer(status(401, refusal)) }},
 	{"api-unauthorized", "kubectl oidc-device login", func(p *patient) {
