@@ -143,7 +143,7 @@ func New(ctx context.Context, config Config) (*Client, error) {
 		return c, nil
 	}
 
-	at := strings.TrimSuffix(config.Issuer, "/") + "/.well-known/openid-configuration"
+	at := discoveryURL(config.Issuer)
 	var doc metadata
 	read := func(body []byte) error {
 		doc = metadata{}

@@ -143,7 +143,7 @@ type document struct {
 // it is fresh, unless anew is set, else from the provider. cached tells which.
 // What read refuses is not kept.
 func (c *Client) document(ctx context.Context, at string, anew bool, read func(body []byte) error) (cached bool, err error) {
-	name := strings.TrimSpace(at + " " + c.config.Trust)
+	name := c.documentName(at)
 	if !anew {
 		kept := c.documents[name]
 		if kept.body == nil && c.config.Documents != nil {
@@ -183,6 +183,9 @@ func (c *Client) document(ctx context.Context, at string, anew bool, read func(b
 	}
 	return false, nil
 }
+
+// documentName tells documents apart by where they are and by whom one trusted.
+func (c *Client) documentName(at string) string { return strings.TrimSpace(at + " " + c.config.Trust) }
 
 func (c *Client) do(req *http.Request) (*http.Response, []byte, error) {
 	req.Header.Set("Accept", "application/json")

@@ -247,6 +247,34 @@ func TestAnotherAudience(t *testing.T) {
 		if n := p.count(h.client, deviceAuthorization); n != 1 {
 			t.Errorf("the person was asked %d times", n)
 		}
+		wrong := "wrong    api-server "
+		refusal := "(HTTP status 401): probably it does not take audience elsewhere of issuer " + p.url
+		if out := h.plugin("doctor"); out.status() != 1 || strings.Count(out.stdout.String(), "wrong    ") != 1 ||
+			!strings.Contains(out.stdout.String(), wrong) || !strings.Contains(out.stdout.String(), refusal) {
+			t.Errorf("doctor: %s", out)
+		}
+	})
+}
+
+// TestDoctor goes the whole road with a real API server at its end.
+func TestDoctor(t *testing.T) {
+	eachProvider(t, func(t *testing.T, w *world, p *provider) {
+		h := newHome(t, w, p, "doctor")
+		h.login().whoami()
+		out := h.kubectl("oidc-device", "doctor", "--context=test")
+		t.Logf("%s", out)
+		if out.status() != 0 || out.heard() != "" {
+			t.Errorf("something is wrong: %s", out)
+		}
+		for _, want := range []string{"ok       client ", "ok       token-key ", `takes the token for user "oidc:` + p.user + `"`} {
+			if !strings.Contains(out.stdout.String(), want) {
+				t.Errorf("%s is not there", want)
+			}
+		}
+		// A code was asked for, and nobody for an approval.
+		if n := p.count(h.client, deviceAuthorization); n != 2 {
+			t.Errorf("%d device authorizations for a login and a doctor", n)
+		}
 	})
 }
 

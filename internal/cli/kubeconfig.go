@@ -38,16 +38,37 @@ func kubeconfigFiles() []string {
 	return files
 }
 
-// kubeconfigRefs reads the kubeconfigs by client-go's loading rules: files that
-// are not there do not matter, and of two entries with one name the first
-// counts. clientcmd itself is not imported: it would make each start of the
-// program, and so each kubectl, a quarter slower. An entry of ours whose
-// arguments make no sense is left out: it has no session.
-func kubeconfigRefs() ([]kubeconfigRef, error) {
-	var refs []kubeconfigRef
+// kubeconfigs is what all of them say together.
+type kubeconfigs struct {
+	users    []kubeconfigUser
+	contexts map[string]clientcmdapi.Context
+	order    []string // of the contexts
+	clusters map[string]kubeconfigCluster
+	current  string
+}
+
+// kubeconfigUser is a user whose exec entry runs get-token of this program.
+type kubeconfigUser struct {
+	name, file string
+	exec       *clientcmdapi.ExecConfig
+	options    *options
+	err        error // why its arguments make no sense; its options are then of no use
+}
+
+// kubeconfigCluster knows its file: paths in it are relative to that.
+type kubeconfigCluster struct {
+	clientcmdapi.Cluster
+	file string
+}
+
+// readKubeconfigs follows client-go's loading rules: files that are not there do
+// not matter, and of two entries with one name the first counts. clientcmd
+// itself is not imported: it would make each start of the program, and so each
+// kubectl, a quarter slower. What can be read comes also with an error.
+func readKubeconfigs() (*kubeconfigs, error) {
+	all := &kubeconfigs{contexts: map[string]clientcmdapi.Context{}, clusters: map[string]kubeconfigCluster{}}
 	var errs []error
-	seen := map[string]bool{} // "user x", "context x"
-	contexts := map[string][]string{}
+	seen := map[string]bool{} // users
 	for _, file := range kubeconfigFiles() {
 		b, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -62,30 +83,61 @@ func kubeconfigRefs() ([]kubeconfigRef, error) {
 			errs = append(errs, fmt.Errorf("the kubeconfig %s cannot be read", file))
 			continue
 		}
+		if all.current == "" {
+			all.current = config.CurrentContext
+		}
 		for _, c := range config.Contexts {
-			if !seen["context "+c.Name] {
-				contexts[c.Context.AuthInfo] = append(contexts[c.Context.AuthInfo], c.Name)
+			if _, ok := all.contexts[c.Name]; !ok {
+				all.contexts[c.Name] = c.Context
+				all.order = append(all.order, c.Name)
 			}
-			seen["context "+c.Name] = true
+		}
+		for _, c := range config.Clusters {
+			if _, ok := all.clusters[c.Name]; !ok {
+				all.clusters[c.Name] = kubeconfigCluster{c.Cluster, file}
+			}
 		}
 		for _, u := range config.AuthInfos {
-			if !seen["user "+u.Name] && u.AuthInfo.Exec != nil {
-				if o, ok := parseExec(u.AuthInfo.Exec); ok {
-					refs = append(refs, kubeconfigRef{id: o.key().ID(), user: u.Name, file: file, options: o})
-				}
+			if args, ours := ourArguments(u.AuthInfo.Exec); ours && !seen[u.Name] {
+				user := kubeconfigUser{name: u.Name, file: file, exec: u.AuthInfo.Exec}
+				user.options, user.err = parseExec(user.exec, args)
+				all.users = append(all.users, user)
 			}
-			seen["user "+u.Name] = true
+			seen[u.Name] = true
 		}
 	}
-	for i := range refs {
-		refs[i].contexts = contexts[refs[i].user]
-	}
-	return refs, errors.Join(errs...)
+	return all, errors.Join(errs...)
 }
 
-// ownArgs are the flags that an exec entry gives to get-token of this program.
-func ownArgs(exec *clientcmdapi.ExecConfig) ([]string, bool) {
-	args := exec.Args
+// contextsOf are those of a user.
+func (k *kubeconfigs) contextsOf(user string) (names []string) {
+	for _, name := range k.order {
+		if k.contexts[name].AuthInfo == user {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// kubeconfigRefs leaves out an entry whose arguments make no sense: it has no
+// session.
+func kubeconfigRefs() ([]kubeconfigRef, error) {
+	var refs []kubeconfigRef
+	all, err := readKubeconfigs()
+	for _, u := range all.users {
+		if u.err == nil {
+			refs = append(refs, kubeconfigRef{id: u.options.key().ID(), user: u.name, file: u.file, options: u.options, contexts: all.contextsOf(u.name)})
+		}
+	}
+	return refs, err
+}
+
+// ourArguments are those of an exec entry that runs get-token, after that name.
+func ourArguments(exec *clientcmdapi.ExecConfig) (args []string, ours bool) {
+	if exec == nil {
+		return nil, false
+	}
+	args = exec.Args
 	switch name := strings.TrimSuffix(filepath.Base(exec.Command), ".exe"); {
 	case name == "kubectl-oidc_device":
 	case name == "kubectl" && len(args) > 0 && (args[0] == "oidc-device" || args[0] == "oidc_device"):
@@ -99,12 +151,8 @@ func ownArgs(exec *clientcmdapi.ExecConfig) ([]string, bool) {
 	return args[1:], true
 }
 
-// parseExec reads the flags of an exec entry that runs get-token.
-func parseExec(exec *clientcmdapi.ExecConfig) (*options, bool) {
-	args, ok := ownArgs(exec)
-	if !ok {
-		return nil, false
-	}
+// parseExec reads the flags of an exec entry.
+func parseExec(exec *clientcmdapi.ExecConfig, args []string) (*options, error) {
 	o := &options{}
 	c := &cobra.Command{}
 	o.addGetTokenFlags(c, new(string))
@@ -116,8 +164,11 @@ func parseExec(exec *clientcmdapi.ExecConfig) (*options, bool) {
 		}
 		return os.LookupEnv(name)
 	}
-	if c.Flags().Parse(args) != nil || fromEnvironment(c.Flags(), environment) != nil || o.check() != nil {
-		return nil, false
+	if err := c.Flags().Parse(args); err != nil {
+		return nil, flagError(c, err)
 	}
-	return o, true
+	if err := fromEnvironment(c.Flags(), environment); err != nil {
+		return nil, err
+	}
+	return o, o.check()
 }

@@ -119,6 +119,8 @@ func newCommand(name string) *cobra.Command {
 		c = newStatus()
 	case "completion":
 		c = newCompletion()
+	case "doctor":
+		c = newDoctor()
 	case "version":
 		c = newVersion()
 	}

@@ -273,7 +273,7 @@ func (s *setup) plan(files []kubeconfigFile, args []string, env []any) (*planned
 	if old != nil {
 		own := execOf(old)
 		if own != nil {
-			_, ok := ownArgs(own)
+			_, ok := ourArguments(own)
 			if !ok {
 				own = nil
 			}
