@@ -48,6 +48,7 @@ var clients = map[string][2]int{
 	"browser": {300, 300},
 	"refused": {300, 300},
 	"setup":   {300, 300},
+	"kubectl": {300, 300},
 	"doctor":  {300, 300},
 	elsewhere: {300, 300},
 }

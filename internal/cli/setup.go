@@ -418,7 +418,11 @@ func (s *setup) report(p *planned, changed bool) {
 	default:
 		s.ui.say("wrote user %s to %s", s.user, p.file)
 		if s.context != "" && p.bound != s.user {
-			s.ui.say("bound context %s in %s to it; it had user %q", s.context, p.boundIn, p.bound)
+			had := "no user"
+			if p.bound != "" {
+				had = fmt.Sprintf("user %q", p.bound)
+			}
+			s.ui.say("bound context %s in %s to it; it had %s", s.context, p.boundIn, had)
 		}
 	}
 	if _, err := exec.LookPath(programName); err != nil {
