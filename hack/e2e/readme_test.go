@@ -94,6 +94,28 @@ func TestReadmeTranscript(t *testing.T) {
 	}
 }
 
+// TestCompletionThroughKubectl completes as kubectl does at a TAB, with the
+// program that "completion kubectl" prints.
+func TestCompletionThroughKubectl(t *testing.T) {
+	t.Parallel()
+	w := theParts(t)
+	h := newHome(t, w, w.node, "kube")
+	helper := filepath.Join(h.dir, "kubectl_complete-oidc_device")
+	if err := os.WriteFile(helper, h.plugin("completion", "kubectl").stdout.Bytes(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for typed, want := range map[string]string{
+		"''":                    "get-token",
+		"logout --context ''":   "test",
+		"get-token --prompt ''": "never",
+	} {
+		r := h.run("sh", "-c", "PATH="+h.dir+":$PATH; exec "+w.bins.Kubectl+" __complete oidc-device "+typed)
+		if !regexp.MustCompile(`(?m)^` + want + `(\t|$)`).MatchString(r.stdout.String()) {
+			t.Errorf("%s does not give %s: %s", typed, want, r)
+		}
+	}
+}
+
 // made writes a text as the README would: with a provider, a person, a code and
 // times that are made up.
 func made(text string, p *provider) string {
