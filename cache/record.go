@@ -107,11 +107,12 @@ func seal(session any) ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// unseal reads what seal wrote. Its errors hold nothing of b: json's own quote
-// a character at most.
+// unseal reads what seal wrote. Its errors hold nothing of b: json's own about
+// syntax quote a character at most, escaped; those about a value that does not
+// suit, such as a time, quote it whole.
 func unseal(b []byte, session any) error {
 	var env envelope
-	if err := json.Unmarshal(b, &env); err != nil {
+	if err := plainly(json.Unmarshal(b, &env)); err != nil {
 		return err
 	}
 	if env.Version != recordVersion {
@@ -120,7 +121,15 @@ func unseal(b []byte, session any) error {
 	if env.SHA256 != digest(bytes.TrimSpace(env.Session)) {
 		return errors.New("its checksum does not match")
 	}
-	return json.Unmarshal(env.Session, session)
+	return plainly(json.Unmarshal(env.Session, session))
+}
+
+func plainly(err error) error {
+	var syntax *json.SyntaxError
+	if err == nil || errors.As(err, &syntax) {
+		return err
+	}
+	return errors.New("a value in it is of the wrong form")
 }
 
 func digest(b []byte) string {
