@@ -4,8 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"slices"
-	"strings"
 
 	"github.com/oidc-device/kubectl-oidc_device/cache"
 )
@@ -25,7 +23,7 @@ func (s *session) openBrowser(p cache.Prompt) {
 	// http and cannot be an option.
 	opener := exec.Command(command[0], append(command[1:], link)...)
 	opener.Stdout, opener.Stderr = os.Stderr, os.Stderr // stdout belongs to the answer
-	opener.Env = slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, envName("oidc-client-secret")+"=") })
+	opener.Env = childEnvironment()
 	if err := opener.Start(); err != nil {
 		s.ui.detail("no browser was opened: %v", err)
 		return

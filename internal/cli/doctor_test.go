@@ -541,14 +541,16 @@ func (p *patient) proxy(password, to string) {
 			w.WriteHeader(http.StatusBadGateway)
 			return
 		}
-		w.WriteHeader(http.StatusOK)
-		here, _, err := http.NewResponseController(w).Hijack()
+		// The answer comes last: what the client sends on it must not reach the
+		// server's own reader.
+		here, read, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			there.Close()
 			return
 		}
+		io.WriteString(here, "HTTP/1.1 200 OK\r\n\r\n")
 		// Each ends the other.
-		go func() { io.Copy(there, here); there.Close() }()
+		go func() { io.Copy(there, read); there.Close() }()
 		go func() { io.Copy(here, there); here.Close() }()
 	}))
 	p.Cleanup(server.Close)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/oidc-device/kubectl-oidc_device/cache"
@@ -39,6 +40,7 @@ func newSession(o *options, ui *ui) *session {
 	if o.auditLog == "none" {
 		s.trail.path = ""
 	}
+	ui.ci = chooseCI(o.ci, os.Getenv)
 	switch o.storage {
 	case "none":
 	case "keyring":
@@ -242,6 +244,9 @@ func (s *session) lock(ctx context.Context, enough func(*cache.Entry) bool) (unl
 		return nil
 	})
 	s.ui.endCountdown()
+	if shown != "" && shown != "holder" {
+		s.ui.promptOver()
+	}
 	switch {
 	case served != nil:
 		return nil, served, nil
@@ -456,9 +461,12 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 	s.note(func(n *cache.Notes) { n.Prompt = &prompt })
 	s.ui.prompt(s.options, prompt, client.Scopes())
 	s.openBrowser(prompt)
+	told := s.runPromptCommand(prompt)
 	stop := s.ui.runCountdown(auth.ExpiresAt)
 	token, err := client.Poll(ctx, auth, s.ui.pollTrouble)
 	stop()
+	told()
+	s.ui.promptOver()
 	if err != nil {
 		s.noteFailure(err)
 		_ = s.audit(loginEnd(err), nil, err) // it has failed anyway
