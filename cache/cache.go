@@ -169,6 +169,10 @@ type Entry struct {
 	// ScopesRequested are those that the login asked for, which may be more
 	// than the Key says; ScopesGranted is nil if the provider did not say.
 	ScopesRequested, ScopesGranted []string
+	// ACR and AMR say how the person was authenticated (OpenID Connect Core
+	// section 2); empty where the token does not say.
+	ACR string
+	AMR []string
 
 	TokenIssuedAt  time.Time
 	TokenExpiresAt time.Time

@@ -19,6 +19,8 @@ type about struct {
 	Audience         []string  `json:"audience,omitempty"`
 	ScopesRequested  []string  `json:"scopes_requested,omitempty"`
 	ScopesGranted    []string  `json:"scopes_granted,omitempty"`
+	ACR              string    `json:"acr,omitempty"`
+	AMR              []string  `json:"amr,omitempty"`
 	TokenIssuedAt    time.Time `json:"token_issued_at"`
 	TokenExpiresAt   time.Time `json:"token_expires_at"`
 	ApprovedAt       time.Time `json:"approved_at"`
@@ -29,7 +31,7 @@ type about struct {
 func describe(e *Entry) about {
 	return about{
 		ID: e.Key.ID(), Key: e.Key,
-		Subject: e.Subject, Name: e.Name, Audience: e.Audience, ScopesRequested: e.ScopesRequested, ScopesGranted: e.ScopesGranted,
+		Subject: e.Subject, Name: e.Name, Audience: e.Audience, ScopesRequested: e.ScopesRequested, ScopesGranted: e.ScopesGranted, ACR: e.ACR, AMR: e.AMR,
 		TokenIssuedAt: e.TokenIssuedAt.UTC(), TokenExpiresAt: e.TokenExpiresAt.UTC(),
 		ApprovedAt: e.ApprovedAt.UTC(), RenewedAt: e.RenewedAt.UTC(), RefreshExpiresAt: e.RefreshExpiresAt.UTC(),
 	}
@@ -38,7 +40,7 @@ func describe(e *Entry) about {
 func (a about) entry() *Entry {
 	return &Entry{
 		Key:     a.Key,
-		Subject: a.Subject, Name: a.Name, Audience: a.Audience, ScopesRequested: a.ScopesRequested, ScopesGranted: a.ScopesGranted,
+		Subject: a.Subject, Name: a.Name, Audience: a.Audience, ScopesRequested: a.ScopesRequested, ScopesGranted: a.ScopesGranted, ACR: a.ACR, AMR: a.AMR,
 		TokenIssuedAt: a.TokenIssuedAt, TokenExpiresAt: a.TokenExpiresAt,
 		ApprovedAt: a.ApprovedAt, RenewedAt: a.RenewedAt, RefreshExpiresAt: a.RefreshExpiresAt,
 	}

@@ -287,7 +287,7 @@ type checked struct {
 // choose finds out whose session it is about.
 func (d *doctor) choose(o *options, contextName, userName string) error {
 	var configs *kubeconfigs
-	configs, d.configErr = readKubeconfigs()
+	configs, d.configErr = readKubeconfigs(kubeconfigFiles())
 	user := userName
 	switch {
 	case (contextName != "" || userName != "") && o.issuer != "", contextName != "" && userName != "":

@@ -73,6 +73,7 @@ func explain(err error, command *cobra.Command) (message, hint string, status in
 		answer       *flow.AnswerError
 		unknownCA    x509.UnknownAuthorityError
 		hostname     x509.HostnameError
+		certificate  x509.CertificateInvalidError
 		kept         *keptError
 		joined       *joinedError
 		refused      *policyError
@@ -132,6 +133,8 @@ func explain(err error, command *cobra.Command) (message, hint string, status in
 		return message, "if your API server takes access tokens: --oidc-use-access-token", exitVerification
 	case errors.As(err, &unknownCA):
 		return message, "if the provider has a certificate authority of its own: --certificate-authority=FILE", exitUnavailable
+	case errors.As(err, &certificate) && certificate.Reason == x509.Expired:
+		return message, "if this machine's clock is right (date -u), the provider's certificate must be renewed", exitUnavailable
 	case errors.As(err, &hostname):
 		return message, "the certificate is of another host: check --oidc-issuer-url", exitUnavailable
 	case errors.As(err, &provider) && !flow.Temporary(err):

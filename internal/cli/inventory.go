@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -86,11 +87,28 @@ type pendingLogin struct {
 // takeInventory looks into the folder that was given, and into those that the
 // kubeconfigs name.
 func takeInventory(dir string) (*inventory, error) {
-	refs, kubeErr := kubeconfigRefs()
-	dirs := []string{dir}
-	for _, ref := range refs {
-		if !slices.Contains(dirs, ref.options.cacheDir) {
-			dirs = append(dirs, ref.options.cacheDir)
+	all, kubeErr := readKubeconfigs(kubeconfigFiles())
+	for _, u := range all.users {
+		if u.err != nil {
+			kubeErr = errors.Join(kubeErr, fmt.Errorf("the arguments of user %s in %s make no sense (kubectl oidc-device doctor says why)", flow.Clean(u.name, 100), u.file))
+		}
+	}
+	refs := all.refs()
+	// A KUBECONFIG that is set for one command must not make orphans of what the
+	// usual kubeconfig names.
+	named := map[string]bool{}
+	if usual, err := readKubeconfigs(defaultKubeconfig()); err == nil {
+		for _, ref := range append(usual.refs(), refs...) {
+			named[ref.id] = true
+		}
+	} else {
+		kubeErr = errors.Join(kubeErr, err)
+	}
+	dirs := []string{canonical(dir)}
+	for i := range refs {
+		refs[i].options.cacheDir = canonical(refs[i].options.cacheDir)
+		if !slices.Contains(dirs, refs[i].options.cacheDir) {
+			dirs = append(dirs, refs[i].options.cacheDir)
 		}
 	}
 	inv := &inventory{APIVersion: inventoryVersion, Kind: "SessionList", Sessions: []sessionState{}, Pending: []pendingLogin{}}
@@ -101,7 +119,7 @@ func takeInventory(dir string) (*inventory, error) {
 			return nil, err
 		}
 		states := make([]sessionState, len(ids))
-		each(len(ids), func(i int) { states[i] = stateOf(disk, dir, ids[i], refs, kubeErr == nil) })
+		each(len(ids), func(i int) { states[i] = stateOf(disk, dir, ids[i], refs, kubeErr != nil || named[ids[i]]) })
 		inv.Sessions = append(inv.Sessions, states...)
 		pending, err := pendingIn(disk)
 		if err != nil {
@@ -113,6 +131,17 @@ func takeInventory(dir string) (*inventory, error) {
 		return strings.Compare(a.Issuer+" "+a.ClientID+" "+a.ID, b.Issuer+" "+b.ClientID+" "+b.ID)
 	})
 	return inv, kubeErr
+}
+
+// canonical makes one name of the many that a folder can have.
+func canonical(dir string) string {
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real
+	}
+	return dir
 }
 
 // each calls f for 0 to n-1, on a few processors.
@@ -129,7 +158,7 @@ func each(n int, f func(int)) {
 	running.Wait()
 }
 
-func stateOf(disk *cache.Disk, dir, id string, refs []kubeconfigRef, complete bool) sessionState {
+func stateOf(disk *cache.Disk, dir, id string, refs []kubeconfigRef, named bool) sessionState {
 	state := sessionState{ID: id, Storage: "disk", Path: disk.Path(id), dir: dir}
 	var maxAge time.Duration
 	for _, ref := range refs {
@@ -198,7 +227,7 @@ func stateOf(disk *cache.Disk, dir, id string, refs []kubeconfigRef, complete bo
 	case !state.Renewable && !now.Before(entry.TokenExpiresAt):
 		wrong(problemExpired, "", "its token has expired, and it cannot be renewed")
 	}
-	if len(state.KubeconfigUsers) == 0 && complete {
+	if !named {
 		wrong(problemOrphaned, "", "no kubeconfig names it")
 	}
 	for _, b := range broader(append(slices.Clone(entry.ScopesRequested), entry.Key.Scopes...), entry.ScopesGranted, entry.Audience) {

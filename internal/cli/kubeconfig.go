@@ -32,10 +32,18 @@ func kubeconfigFiles() []string {
 			files = append(files, f)
 		}
 	}
-	if home, err := os.UserHomeDir(); len(files) == 0 && err == nil {
-		files = []string{filepath.Join(home, ".kube", "config")}
+	if len(files) == 0 {
+		return defaultKubeconfig()
 	}
 	return files
+}
+
+func defaultKubeconfig() []string {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return nil
+	}
+	return []string{filepath.Join(home, ".kube", "config")}
 }
 
 // kubeconfigs is what all of them say together.
@@ -65,11 +73,11 @@ type kubeconfigCluster struct {
 // not matter, and of two entries with one name the first counts. clientcmd
 // itself is not imported: it would make each start of the program, and so each
 // kubectl, a quarter slower. What can be read comes also with an error.
-func readKubeconfigs() (*kubeconfigs, error) {
+func readKubeconfigs(files []string) (*kubeconfigs, error) {
 	all := &kubeconfigs{contexts: map[string]clientcmdapi.Context{}, clusters: map[string]kubeconfigCluster{}}
 	var errs []error
 	seen := map[string]bool{} // users
-	for _, file := range kubeconfigFiles() {
+	for _, file := range files {
 		b, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -119,17 +127,20 @@ func (k *kubeconfigs) contextsOf(user string) (names []string) {
 	return names
 }
 
-// kubeconfigRefs leaves out an entry whose arguments make no sense: it has no
-// session.
-func kubeconfigRefs() ([]kubeconfigRef, error) {
+// refs leaves out an entry whose arguments make no sense: it has no session.
+func (k *kubeconfigs) refs() []kubeconfigRef {
 	var refs []kubeconfigRef
-	all, err := readKubeconfigs()
-	for _, u := range all.users {
+	for _, u := range k.users {
 		if u.err == nil {
-			refs = append(refs, kubeconfigRef{id: u.options.key().ID(), user: u.name, file: u.file, options: u.options, contexts: all.contextsOf(u.name)})
+			refs = append(refs, kubeconfigRef{id: u.options.key().ID(), user: u.name, file: u.file, options: u.options, contexts: k.contextsOf(u.name)})
 		}
 	}
-	return refs, err
+	return refs
+}
+
+func kubeconfigRefs() ([]kubeconfigRef, error) {
+	all, err := readKubeconfigs(kubeconfigFiles())
+	return all.refs(), err
 }
 
 // ourArguments are those of an exec entry that runs get-token, after that name.

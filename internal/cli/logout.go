@@ -161,6 +161,13 @@ func (s *session) logout(ctx context.Context, local bool) error {
 	if err != nil || entry == nil { // nil: set aside, or ended by somebody else
 		return err
 	}
+	// Of a policy, only its trail concerns an end; a policy that cannot be read
+	// must not keep a session alive.
+	if policies, err := readPolicies(policyFiles()); err == nil {
+		for _, p := range policies {
+			s.trail.required = s.trail.required || p.AuditRequired
+		}
+	}
 	if err := s.trail.ready(); err != nil {
 		return err
 	}

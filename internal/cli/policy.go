@@ -128,21 +128,21 @@ func (p *policy) allows(o *options) error {
 }
 
 // accepts judges a token. What it warns of is not refused.
-func (p *policy) accepts(o *options, requested []string, t *flow.Token) (warnings []string, err error) {
+func (p *policy) accepts(o *options, e *cache.Entry) (warnings []string, err error) {
 	var hard, broad []string
-	if len(p.RequiredACR) > 0 && !slices.Contains(p.RequiredACR, t.ACR) {
-		hard = append(hard, fmt.Sprintf("the token's acr is %q, none of %s", t.ACR, strings.Join(p.RequiredACR, ", ")))
+	if len(p.RequiredACR) > 0 && !slices.Contains(p.RequiredACR, e.ACR) {
+		hard = append(hard, fmt.Sprintf("the token's acr is %q, none of %s", e.ACR, strings.Join(p.RequiredACR, ", ")))
 	}
 	for _, method := range p.RequiredAMR {
-		if !slices.Contains(t.AMR, method) {
-			hard = append(hard, fmt.Sprintf("the token's amr is %q, without %s", t.AMR, method))
+		if !slices.Contains(e.AMR, method) {
+			hard = append(hard, fmt.Sprintf("the token's amr is %q, without %s", e.AMR, method))
 		}
 	}
-	if p.ExactAudience && !slices.Equal(t.Audience, []string{o.clientID}) {
-		hard = append(hard, fmt.Sprintf("the token's audience is %q, not %s alone", t.Audience, o.clientID))
+	if p.ExactAudience && !slices.Equal(e.Audience, []string{o.clientID}) {
+		hard = append(hard, fmt.Sprintf("the token's audience is %q, not %s alone", e.Audience, o.clientID))
 	}
-	broad = append(broad, broader(requested, t.Scopes, t.Audience)...)
-	if life := t.ExpiresAt.Sub(t.IssuedAt).Round(time.Second); p.MaxTokenLifetime.Duration > 0 && life > p.MaxTokenLifetime.Duration {
+	broad = append(broad, broader(append(slices.Clone(e.ScopesRequested), e.Key.Scopes...), e.ScopesGranted, e.Audience)...)
+	if life := e.TokenExpiresAt.Sub(e.TokenIssuedAt).Round(time.Second); p.MaxTokenLifetime.Duration > 0 && life > p.MaxTokenLifetime.Duration {
 		broad = append(broad, fmt.Sprintf("the token lasts %s, longer than %s", life, p.MaxTokenLifetime.Duration))
 	}
 	if p.BroaderToken == "refuse" {
@@ -203,10 +203,10 @@ func (o *options) applyPolicies() error {
 }
 
 // accept judges a token by every policy: the strictest wins.
-func (s *session) accept(t *flow.Token, requested []string, warn func(string, ...any)) error {
+func (s *session) accept(e *cache.Entry, warn func(string, ...any)) error {
 	var warnings []string
 	for _, p := range s.policies {
-		more, err := p.accepts(s.options, requested, t)
+		more, err := p.accepts(s.options, e)
 		if err != nil {
 			return err
 		}
@@ -219,13 +219,18 @@ func (s *session) accept(t *flow.Token, requested []string, warn func(string, ..
 	return nil
 }
 
-// tooLong says whether a token that is in the cache lasts longer than a policy
-// that refuses that allows; the policy may be newer than the token.
-func (s *session) tooLong(e *cache.Entry) bool {
+// forbidden says whether a policy refuses a token that is kept: the policy may be
+// newer than the token, and a login by other flags may have brought it.
+func (s *session) forbidden(e *cache.Entry) bool { return s.accept(e, func(string, ...any) {}) != nil }
+
+// unfit is what a policy has against a session that no renewal can mend: how
+// the person was authenticated.
+func (s *session) unfit(e *cache.Entry) error {
 	for _, p := range s.policies {
-		if m := p.MaxTokenLifetime.Duration; m > 0 && p.BroaderToken == "refuse" && e.TokenExpiresAt.Sub(e.TokenIssuedAt) > m+time.Second {
-			return true
+		p = policy{source: p.source, RequiredACR: p.RequiredACR, RequiredAMR: p.RequiredAMR}
+		if _, err := p.accepts(s.options, e); err != nil {
+			return err
 		}
 	}
-	return false
+	return nil
 }

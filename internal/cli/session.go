@@ -170,7 +170,7 @@ func (s *session) move(notFound error) (*cache.Entry, error) {
 
 // usable says whether a token can be handed out without trying to renew it.
 func (s *session) usable(e *cache.Entry) bool {
-	if e == nil || e.Token.Empty() || time.Until(e.TokenExpiresAt) < s.slack(e) || s.tooLong(e) {
+	if e == nil || e.Token.Empty() || time.Until(e.TokenExpiresAt) < s.slack(e) || s.forbidden(e) {
 		return false
 	}
 	switch {
@@ -278,6 +278,10 @@ func (s *session) renew(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 		s.ui.say("the login is older than --max-session-age=%s", s.maxSessionAge)
 		return nil, errLoginNeeded
 	}
+	if err := s.unfit(e); err != nil {
+		s.ui.say("the session cannot be used: %v", err)
+		return nil, errLoginNeeded
+	}
 	if err := s.trouble(); err != nil {
 		return s.fallBack(e, err)
 	}
@@ -322,7 +326,7 @@ func (s *session) renew(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 
 // fallBack serves a token that could not be renewed, as long as it is good.
 func (s *session) fallBack(e *cache.Entry, err error) (*cache.Entry, error) {
-	if !valid(e) || s.refused != nil {
+	if !valid(e) || s.refused != nil || s.forbidden(e) {
 		return nil, err
 	}
 	s.ui.warn("the session cannot be renewed for now (%v); its token is good until %s", err, clock(e.TokenExpiresAt))
@@ -388,7 +392,7 @@ func (s *session) refresh(ctx context.Context, e *cache.Entry) (*cache.Entry, er
 		renewed.ScopesRequested = client.Scopes()
 	}
 	// Of what is no reason to refuse it, the login has warned.
-	if err := s.accept(token, renewed.ScopesRequested, s.ui.detail); err != nil {
+	if err := s.accept(&renewed, s.ui.detail); err != nil {
 		return nil, s.refuse(ctx, client, &renewed, err)
 	}
 	s.save(&renewed)
@@ -423,7 +427,7 @@ func (s *session) refuse(ctx context.Context, client *flow.Client, e *cache.Entr
 // login runs the device grant. e is the session that it will replace, or nil.
 func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, error) {
 	if err := s.mayLogin(); err != nil {
-		if valid(e) && !s.fresh {
+		if valid(e) && !s.fresh && !s.forbidden(e) {
 			s.ui.warn("%v; the token is good until %s", err, clock(e.TokenExpiresAt))
 			return e, nil
 		}
@@ -474,7 +478,7 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 	}
 	entry := &cache.Entry{Key: s.key(), ApprovedAt: time.Now(), ScopesRequested: client.Scopes()}
 	s.take(entry, token)
-	if err := s.accept(token, entry.ScopesRequested, s.ui.warn); err != nil {
+	if err := s.accept(entry, s.ui.warn); err != nil {
 		s.noteFailure(err)
 		return nil, s.refuse(ctx, client, entry, err)
 	}
@@ -538,7 +542,7 @@ func (s *session) take(e *cache.Entry, t *flow.Token) {
 		e.RefreshToken, e.RefreshExpiresAt = cache.Secret{}, time.Time{}
 	}
 	e.TokenIssuedAt, e.TokenExpiresAt = t.IssuedAt, t.ExpiresAt
-	e.Subject, e.Name, e.Audience = t.Subject, t.Name, t.Audience
+	e.Subject, e.Name, e.Audience, e.ACR, e.AMR = t.Subject, t.Name, t.Audience, t.ACR, t.AMR
 	if t.Scopes != nil {
 		e.ScopesGranted = t.Scopes
 	}

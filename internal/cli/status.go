@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/oidc-device/kubectl-oidc_device/cache"
+	"github.com/oidc-device/kubectl-oidc_device/flow"
 )
 
 func newStatus() *cobra.Command {
@@ -84,7 +85,8 @@ func (inv *inventory) table(out io.Writer, wide bool) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(cells ...string) {
 		for i, c := range cells {
-			if c == "" {
+			// Names out of kubeconfigs and files can hold anything.
+			if cells[i] = flow.Clean(c, 1000); c == "" {
 				cells[i] = "-"
 			}
 		}
@@ -125,7 +127,7 @@ func (inv *inventory) table(out io.Writer, wide bool) error {
 			link = p.VerificationURIComplete
 		}
 		if _, err := fmt.Fprintf(out, "\nWaiting for a person (process %d, %s left): %s at %s\n    open %s\n    and go on only if it shows, or asks for, this code: %s\n",
-			p.PID, time.Until(p.ExpiresAt).Round(time.Second), p.ClientID, host(p.Issuer), link, p.UserCode); err != nil {
+			p.PID, time.Until(p.ExpiresAt).Round(time.Second), p.ClientID, flow.Clean(host(p.Issuer), 300), link, p.UserCode); err != nil {
 			return err
 		}
 	}
