@@ -29,8 +29,11 @@ type ciSystem struct {
 	after  func(ciPrompt) string                // a line after them
 	end    func() string                        // a line when the login is over
 	also   func(context.Context, *ui, ciPrompt) // what is more than a line
-	mask   func(token string) string            // the line that keeps a token out of the log
-	public func(env func(string) string) bool   // whether everybody can read the log
+	// mask is the line that keeps a token out of the log. It goes to stderr, and
+	// is for systems alone that surely read commands there: any other would show
+	// it. Azure Pipelines and TeamCity document standard output.
+	mask   func(token string) string
+	public func(env func(string) string) bool // whether everybody can read the log
 }
 
 // ciPrompt is what is to be shown. Its texts have been through flow.Clean and
@@ -76,7 +79,6 @@ var ciSystems = []ciSystem{
 		after: func(p ciPrompt) string {
 			return "##vso[task.logissue type=warning]" + azureData(p.title()+". "+p.text())
 		},
-		mask: func(token string) string { return "##vso[task.setsecret]" + azureData(token) },
 	},
 	{
 		name: "buildkite", variable: "BUILDKITE", value: "true", jobName: "BUILDKITE_JOB_ID", run: "BUILDKITE_BUILD_ID",
@@ -275,7 +277,8 @@ func (s *session) runPromptCommand(p cache.Prompt) (stop func()) {
 // the one place where a token is written to stderr, and only where such a runner
 // was found; kubectl, which runs the plugin itself, prints no token.
 func (s *session) maskToken(e *cache.Entry) {
-	if mask := s.ui.ci.mask; mask != nil && s.client == nil && !isTerminal(os.Stdout) {
+	found := detectCI(os.Getenv).name == s.ui.ci.name // not merely named by --ci
+	if mask := s.ui.ci.mask; mask != nil && found && s.client == nil && !isTerminal(os.Stdout) {
 		s.ui.raw(mask(e.Token.Reveal()))
 	}
 }

@@ -100,7 +100,7 @@ func (o *options) addTokenFlags(c *cobra.Command) {
 	f.StringVar(&o.broaderToken, "broader-token", "warn", "what becomes of a token with scopes that nobody asked for, several audiences or too long a life: warn, refuse. Like a policy file, this guards you against mistakes; it is no boundary against whoever writes the flags")
 	f.BoolVar(&o.skipOpenBrowser, "skip-open-browser", false, "never open a browser; without it, one is opened only at a graphical session of this machine, not over SSH or in CI")
 	f.StringVar(&o.qr, "qr", "auto", "show the link as a QR code too: auto (on a terminal that has room for it, not in CI), always, never")
-	f.StringVar(&o.ci, "ci", "auto", "show the prompt in the form of a CI system, too: auto (the one whose variables are set), none, github-actions, gitlab-ci, azure-pipelines, buildkite, circleci, teamcity, jenkins, plain. On github-actions and azure-pipelines a token that goes to stdout is first named to the runner, on stderr, as one to keep out of the log")
+	f.StringVar(&o.ci, "ci", "auto", "show the prompt in the form of a CI system, too: auto (the one whose variables are set), none, github-actions, gitlab-ci, azure-pipelines, buildkite, circleci, teamcity, jenkins, plain. On github-actions a token that goes to stdout is first named to the runner, on stderr, as one to keep out of the log")
 	f.StringVar(&o.promptCommand, "prompt-command", "", "program that tells a person by other means, such as chat: it gets OIDC_DEVICE_PROMPT_LINK, _CODE, _EXPIRES, _ISSUER and _CLIENT_ID in its environment, and ends with the login")
 	f.StringVar(&o.browserCommand, "browser-command", "", "program that opens the link, given as its one argument")
 }

@@ -134,7 +134,7 @@ func (p *provider) end(t testscript.T) {
 	stdout, _ := os.ReadFile(filepath.Join(p.logs, "stdout")) // not there: nothing was written
 	stderr, _ := os.ReadFile(filepath.Join(p.logs, "stderr"))
 	// The one line with a token in it, which the runner takes out of the log.
-	stderr = regexp.MustCompile(`(?m)^(::add-mask::|##vso\[task\.setsecret\])\S+$`).ReplaceAll(stderr, nil)
+	stderr = regexp.MustCompile(`(?m)^::add-mask::\S+$`).ReplaceAll(stderr, nil)
 	// All that was written outside the storages is no place for secrets either.
 	err := filepath.WalkDir(p.work, func(path string, d fs.DirEntry, err error) error {
 		switch {
