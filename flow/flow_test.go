@@ -123,6 +123,7 @@ const html = "<html><body>Please log in to the guest network</body></html>"
 var faults = map[string]issuer.Fault{
 	"reset":              issuer.Drop,
 	"hang":               issuer.Hang,
+	"slow drip":          issuer.Drip,
 	"proxy page, 200":    issuer.Answer(200, "text/html", html),
 	"proxy page, 407":    issuer.Answer(407, "text/html", html),
 	"redirect":           issuer.Answer(302, "text/html", "", "Location", "https://elsewhere.example/login"),

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"time"
 )
 
 // Fault answers a request in place of the issuer, or declines to. The form of
@@ -64,6 +65,22 @@ func Drop(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler)
 func Hang(_ http.ResponseWriter, r *http.Request) bool {
 	<-r.Context().Done()
 	panic(http.ErrAbortHandler)
+}
+
+// Drip is a fault that answers one blank a second, without end.
+func Drip(w http.ResponseWriter, r *http.Request) bool {
+	w.Header().Set("Content-Type", "application/json")
+	for {
+		select {
+		case <-r.Context().Done():
+			panic(http.ErrAbortHandler)
+		case <-time.After(time.Second):
+		}
+		w.Write([]byte(" ")) // a client that is gone does not matter
+		if f, ok := w.(http.Flusher); ok {
+			f.Flush()
+		}
+	}
 }
 
 // faulty runs the faults of the endpoints until one of them answers. It runs
