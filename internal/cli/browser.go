@@ -23,7 +23,7 @@ func (s *session) openBrowser(p cache.Prompt) {
 	// http and cannot be an option.
 	opener := exec.Command(command[0], append(command[1:], link)...)
 	opener.Stdout, opener.Stderr = os.Stderr, os.Stderr // stdout belongs to the answer
-	opener.Env = childEnvironment()
+	opener.Env = childEnv()
 	if err := opener.Start(); err != nil {
 		s.ui.detail("no browser was opened: %v", err)
 		return

@@ -65,7 +65,7 @@ func completeValues(c *cobra.Command) {
 		"token-cache-storage": fixed("disk", "keyring", "none"),
 		"prompt":              fixed("auto", "always", "never"),
 		"qr":                  fixed("auto", "always", "never"),
-		"ci":                  fixed(ciNames()...),
+		"ci":                  fixed(append([]string{"auto", "none"}, ciNames()...)...),
 		"broader-token":       fixed("warn", "refuse"),
 		"output":              fixed(outputs[c.Name()]...),
 		"context":             fromKubeconfig(func(r kubeconfigRef) []string { return r.contexts }),

@@ -63,7 +63,7 @@ func runGetToken(ctx context.Context, o *options, output string, c *cobra.Comman
 	if err != nil {
 		return hintLogin(err, o)
 	}
-	s.maskToken(entry)
+	s.maskIn(c.OutOrStdout(), entry)
 	if output == "token" {
 		_, err = io.WriteString(c.OutOrStdout(), entry.Token.Reveal()+"\n")
 		return err

@@ -28,9 +28,10 @@ func Main(interruptible func(context.Context) context.Context, args []string, st
 		return 0
 	}
 	message, hint, status := explain(err, command)
-	fmt.Fprintf(stderr, "%serror: %s\n", prefix, message)
+	u := &ui{out: stderr} // which begins each line with the prefix
+	u.say("error: %s", message)
 	if hint != "" {
-		fmt.Fprintf(stderr, "%shint: %s\n", prefix, hint)
+		u.say("hint: %s", hint)
 	}
 	return status
 }

@@ -100,8 +100,8 @@ func (o *options) addTokenFlags(c *cobra.Command) {
 	f.StringVar(&o.broaderToken, "broader-token", "warn", "what becomes of a token with scopes that nobody asked for, several audiences or too long a life: warn, refuse. Like a policy file, this guards you against mistakes; it is no boundary against whoever writes the flags")
 	f.BoolVar(&o.skipOpenBrowser, "skip-open-browser", false, "never open a browser; without it, one is opened only at a graphical session of this machine, not over SSH or in CI")
 	f.StringVar(&o.qr, "qr", "auto", "show the link as a QR code too: auto (on a terminal that has room for it, not in CI), always, never")
-	f.StringVar(&o.ci, "ci", "auto", "show the prompt in the form of a CI system, too: auto (the one whose variables are set), none, github-actions, gitlab-ci, azure-pipelines, buildkite, circleci, teamcity, jenkins, plain. On github-actions a token that goes to stdout is first named to the runner, on stderr, as one to keep out of the log")
-	f.StringVar(&o.promptCommand, "prompt-command", "", "program that tells a person by other means, such as chat: it gets OIDC_DEVICE_PROMPT_LINK, _CODE, _EXPIRES, _ISSUER and _CLIENT_ID in its environment, and ends with the login")
+	f.StringVar(&o.promptCommand, "prompt-command", "", "program to run at a prompt, without arguments; $OIDC_DEVICE_PROMPT_LINK, _CODE, _EXPIRES, _ISSUER and _CLIENT_ID tell it what to pass on. Its failure is only a warning")
+	f.StringVar(&o.ci, "ci", "auto", "the CI system that shows the prompt in its own way beside the plain lines: auto (by its variables), none, "+strings.Join(ciNames(), ", ")+". GitHub Actions, where it is found, is told of each token that goes to a stdout which is no terminal, so that it hides it in the log: ::add-mask:: with the token goes to stderr first, unless that is a file. It is the one exception from no token on stderr; none ends it")
 	f.StringVar(&o.browserCommand, "browser-command", "", "program that opens the link, given as its one argument")
 }
 
@@ -140,7 +140,7 @@ func (o *options) check() error {
 		{"token-cache-storage", o.storage, "disk keyring none"},
 		{"prompt", o.prompt, "auto always never"},
 		{"qr", o.qr, "auto always never"},
-		{"ci", o.ci, strings.Join(ciNames(), " ")},
+		{"ci", o.ci, "auto none " + strings.Join(ciNames(), " ")},
 		{"broader-token", o.broaderToken, "warn refuse"},
 	} {
 		if oneOf.value != "" && !slices.Contains(strings.Fields(oneOf.allowed), oneOf.value) {

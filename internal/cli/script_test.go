@@ -28,6 +28,14 @@ import (
 const logVariable = "TEST_OUTPUT_LOG"
 
 func TestMain(m *testing.M) {
+	// The tests run in CI as anywhere; the program that they start is told by
+	// each of them where it runs. What CI must have installed, it must have.
+	if !strings.HasPrefix(filepath.Base(os.Args[0]), "kubectl-oidc_device") {
+		os.Setenv("TEST_IN_CI", os.Getenv("CI"))
+		for _, name := range []string{"CI", "GITHUB_ACTIONS", "GITLAB_CI", "TF_BUILD", "BUILDKITE", "CIRCLECI", "TEAMCITY_VERSION", "JENKINS_URL"} {
+			os.Unsetenv(name)
+		}
+	}
 	testscript.Main(m, map[string]func(){"kubectl-oidc_device": program})
 }
 
@@ -53,6 +61,10 @@ func appendTo(dir, name string) io.Writer {
 	}
 	return f
 }
+
+// hideLines are the one exception from no token on stderr: GitHub's runner is
+// told which token to hide.
+var hideLines = regexp.MustCompile(`(?m)^::add-mask::[-\w.]+\n`)
 
 type issuerKey struct{}
 
@@ -95,9 +107,6 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TRAIL", filepath.Join(env.WorkDir, "state", "kubectl-oidc_device", "audit.jsonl"))
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("CACHE", filepath.Join(env.WorkDir, "xdg", "kubectl-oidc_device"))
-			if err := writeExamples(env.WorkDir); err != nil {
-				return err
-			}
 			return p.start(issuer.Options{}, env.Setenv)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"issuer": issuerCommand, "status": statusCommand, "kubeconfig": kubeconfigCommand, "expand": expandCommand},
@@ -133,8 +142,6 @@ func (p *provider) start(o issuer.Options, setenv func(string, string)) error {
 func (p *provider) end(t testscript.T) {
 	stdout, _ := os.ReadFile(filepath.Join(p.logs, "stdout")) // not there: nothing was written
 	stderr, _ := os.ReadFile(filepath.Join(p.logs, "stderr"))
-	// The one line with a token in it, which the runner takes out of the log.
-	stderr = regexp.MustCompile(`(?m)^::add-mask::\S+$`).ReplaceAll(stderr, nil)
 	// All that was written outside the storages is no place for secrets either.
 	err := filepath.WalkDir(p.work, func(path string, d fs.DirEntry, err error) error {
 		switch {
@@ -152,6 +159,7 @@ func (p *provider) end(t testscript.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	stderr = hideLines.ReplaceAll(stderr, nil)
 	for _, is := range p.all {
 		for _, secret := range is.Sentinels() {
 			if strings.Contains(string(stderr), secret) {
@@ -328,47 +336,3 @@ func expandCommand(ts *testscript.TestScript, neg bool, args []string) {
 	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
 }
-
-// writeExamples takes the shell lines out of hack/examples, for examples.txtar.
-func writeExamples(dir string) error {
-	var github struct {
-		Jobs map[string]struct {
-			Steps []struct{ Run string }
-		}
-	}
-	var gitlab map[string]struct {
-		BeforeScript []string `json:"before_script"`
-		Script       []string
-		AfterScript  []string `json:"after_script"`
-	}
-	for name, into := range map[string]any{"github-workflow.yaml": &github, "gitlab-ci.yaml": &gitlab} {
-		b, err := os.ReadFile(filepath.Join(examples, name))
-		if err != nil {
-			return err
-		}
-		if err := yaml.Unmarshal(b, into); err != nil {
-			return err
-		}
-	}
-	// A runner starts a shell for each step; GitLab one for the scripts and one
-	// for what comes after.
-	var steps strings.Builder
-	for _, step := range github.Jobs["deploy"].Steps {
-		fmt.Fprintf(&steps, "(\n%s\n)\n", step.Run)
-	}
-	job := gitlab["deploy"]
-	scripts := fmt.Sprintf("(\n%s\n)\n(\n%s\n)\n", strings.Join(append(job.BeforeScript, job.Script...), "\n"), strings.Join(job.AfterScript, "\n"))
-	if err := os.WriteFile(filepath.Join(dir, "github.sh"), []byte(strings.ReplaceAll(steps.String(), "(\n\n)\n", "")), 0o600); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, "gitlab.sh"), []byte(scripts), 0o600)
-}
-
-// examples is hack/examples, from wherever the tests run.
-var examples = func() string {
-	dir, err := filepath.Abs(filepath.Join("..", "..", "hack", "examples"))
-	if err != nil {
-		panic(err)
-	}
-	return dir
-}()

@@ -20,6 +20,7 @@ type session struct {
 	disk    *cache.Disk   // has the locks; nil where nothing is kept
 	ui      *ui
 	trail   *trail
+	system  ciSystem // of --ci; zero for none
 	started time.Time
 	// client names the process that runs us as its plugin; nil when a person
 	// or a script does. It tells one kubectl, which may run the plugin five
@@ -40,7 +41,10 @@ func newSession(o *options, ui *ui) *session {
 	if o.auditLog == "none" {
 		s.trail.path = ""
 	}
-	ui.ci = chooseCI(o.ci, os.Getenv)
+	if s.system = chooseCI(o.ci, os.Getenv); s.system.name != "" {
+		// Some give their jobs a terminal; no person is at it.
+		ui.screen = screen{}
+	}
 	switch o.storage {
 	case "none":
 	case "keyring":
@@ -244,9 +248,6 @@ func (s *session) lock(ctx context.Context, enough func(*cache.Entry) bool) (unl
 		return nil
 	})
 	s.ui.endCountdown()
-	if shown != "" && shown != "holder" {
-		s.ui.promptOver()
-	}
 	switch {
 	case served != nil:
 		return nil, served, nil
@@ -463,14 +464,12 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 		return nil, err
 	}
 	s.note(func(n *cache.Notes) { n.Prompt = &prompt })
-	s.ui.prompt(s.options, prompt, client.Scopes())
+	ended := s.show(ctx, prompt, client.Scopes())
 	s.openBrowser(prompt)
-	told := s.runPromptCommand(prompt)
 	stop := s.ui.runCountdown(auth.ExpiresAt)
 	token, err := client.Poll(ctx, auth, s.ui.pollTrouble)
 	stop()
-	told()
-	s.ui.promptOver()
+	ended(err)
 	if err != nil {
 		s.noteFailure(err)
 		_ = s.audit(loginEnd(err), nil, err) // it has failed anyway

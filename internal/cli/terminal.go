@@ -18,8 +18,6 @@ type screen struct {
 	size     func() (columns, rows int)
 }
 
-func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
-
 func screenOf(f *os.File, env func(string) string) screen {
 	s := screen{terminal: isTerminal(f)}
 	if !s.terminal {

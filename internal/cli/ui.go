@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net/url"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/oidc-device/kubectl-oidc_device/cache"
-	"github.com/oidc-device/kubectl-oidc_device/flow"
 )
 
 // ui speaks to people, on stderr. Its methods may be called at once.
@@ -21,7 +19,6 @@ type ui struct {
 	out io.Writer
 	screen
 	verbose bool
-	ci      ciSystem // the zero one: none
 
 	held *bytes.Buffer // what is said while it is not nil
 
@@ -66,12 +63,12 @@ func (u *ui) show(text string) {
 	u.line(prefix)
 }
 
-// raw writes a line for a program that reads the log, without our prefix.
-func (u *ui) raw(line string) {
+// raw writes lines that are for a CI system, in one go.
+func (u *ui) raw(lines string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.clearLine()
-	u.line(line)
+	_, _ = io.WriteString(u.out, lines) // as with any other line: there is nobody else to tell
 }
 
 // line wants the mutex held.
@@ -123,10 +120,6 @@ func (u *ui) prompt(o *options, p cache.Prompt, scopes []string) {
 	if p.VerificationURIComplete != "" {
 		link = p.VerificationURIComplete
 	}
-	ci := ciPrompt{host: flow.Clean(host, 300), clientID: flow.Clean(o.clientID, 300), link: link, code: p.UserCode, expires: p.ExpiresAt}
-	if u.ci.before != nil {
-		u.raw(u.ci.before(ci))
-	}
 	u.say("Sign in to %s (%s).", host, what)
 	u.say("Open this link in a browser, on any device:")
 	u.show(link)
@@ -148,25 +141,9 @@ func (u *ui) prompt(o *options, p cache.Prompt, scopes []string) {
 	}
 	u.say("The code lasts until %s (%s). Approve it only if you started this login yourself.",
 		clock(p.ExpiresAt), time.Until(p.ExpiresAt).Round(time.Second))
-	if u.ci.after != nil {
-		u.raw(u.ci.after(ci))
-	}
-	if u.ci.also != nil {
-		u.ci.also(context.Background(), u, ci)
-	}
-	if u.ci.public != nil && u.ci.public(os.Getenv) {
-		u.warn("this job's log may be public: whoever reads it sees the code. That alone grants nothing; nobody but you may approve it")
-	}
 	u.mu.Lock()
 	u.nextLine = time.Now().Add(time.Minute)
 	u.mu.Unlock()
-}
-
-// promptOver ends what prompt began, however the login ended.
-func (u *ui) promptOver() {
-	if u.ci.end != nil {
-		u.raw(u.ci.end())
-	}
 }
 
 // countdown says how long a code still lasts: in place on a terminal, a line a
