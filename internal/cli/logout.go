@@ -120,7 +120,10 @@ func logoutEach(ctx context.Context, sessions []sessionState, o options, local b
 			return context.Cause(ctx)
 		}
 	}
-	return hintLogout(failed, &o)
+	if failed != nil {
+		return &hintedError{err: failed, hint: "try again; to delete one here only: kubectl oidc-device logout --local, with the --context or the flags that name it"}
+	}
+	return nil
 }
 
 // keptError: the provider could not be told, so the session was kept.
