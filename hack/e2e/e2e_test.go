@@ -410,6 +410,51 @@ func TestRefusedToken(t *testing.T) {
 	}
 }
 
+// TestRotatedKey is a provider that takes another signing key, so that the API
+// server refuses tokens that have not expired. It learns of the new key from
+// somebody else's token.
+func TestRotatedKey(t *testing.T) {
+	t.Parallel()
+	w := theParts(t)
+	p, err := startZitadel(w.ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	cluster, err := kube.Start(t.Context(), kube.Config{Bins: w.bins, Authentication: kube.AuthenticationConfiguration(
+		kube.Issuer{URL: p.url, Audiences: audiences(), CA: w.ca.PEM},
+	)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cluster.Stop() })
+	h, another := newHome(t, w, p, "rotated", at(cluster)), newHome(t, w, p, "another", at(cluster))
+	h.login()
+	h.kubectl("auth", "whoami", "-o", "json").silent(1)
+	p.rotate()
+	// The old key is in the API server's cache, and good there, until then.
+	another.login()
+
+	// It remembers for 10 s whom it let in.
+	refused := h.kubectl("auth", "whoami", "-o", "json")
+	for end := time.Now().Add(40 * time.Second); refused.status() == 0 && time.Now().Before(end); {
+		time.Sleep(time.Second)
+		refused = h.kubectl("auth", "whoami", "-o", "json")
+	}
+	if refused.status() == 0 || !strings.Contains(refused.heard(), "Unauthorized") && !strings.Contains(refused.heard(), "logged in") {
+		t.Errorf("the API server took a token whose key is gone: %s", refused)
+	}
+	if refused.asked() {
+		t.Errorf("the person was asked again: %s", refused)
+	}
+	next := h.kubectl("auth", "whoami", "-o", "json")
+	next.whoami()
+	next.silent(1)
+	if n := p.count(h.client, refresh); n != 1 {
+		t.Errorf("%d renewals, not one", n)
+	}
+}
+
 // TestStorm is twenty kubectls at once, on a session whose token has expired.
 // node oidc-provider revokes everything when a refresh token is used twice.
 func TestStorm(t *testing.T) {

@@ -47,6 +47,8 @@ var clients = map[string][2]int{
 	"slow":    {300, 300},
 	"browser": {300, 300},
 	"refused": {300, 300},
+	"rotated": {300, 300},
+	"another": {300, 300},
 	"setup":   {300, 300},
 	"kubectl": {300, 300},
 	"doctor":  {300, 300},
@@ -64,6 +66,7 @@ type provider struct {
 	groups []string
 	roots  *x509.CertPool
 	grant  func(group string) error // gives the person one more group
+	rotate func()                   // takes another signing key; zitadel alone
 	close  func()
 }
 
@@ -255,6 +258,11 @@ func startZitadel(ca *kube.CA) (*provider, error) {
 		storage.groups = append(slices.Clone(storage.groups), group)
 		return nil
 	}
+	p.rotate = func() {
+		storage.mu.Lock()
+		defer storage.mu.Unlock()
+		storage.keys = newStorage()
+	}
 	p.front, err = startFront(ca, func(issuer string) (http.Handler, error) {
 		return exampleop.SetupServer(issuer, storage, slog.New(slog.DiscardHandler), false), nil
 	})
@@ -272,18 +280,24 @@ type zitadelStorage struct {
 	groups []string
 
 	mu    sync.Mutex
+	keys  *storage.Storage // whose signing key is used
 	used  map[*op.DeviceAuthorizationState]bool
 	polls map[string]time.Time // device code → last poll
 	slow  bool                 // slow_down was said, once, to the client "slow"
 }
 
-func newZitadelStorage(groups []string) *zitadelStorage {
+func newStorage() *storage.Storage {
 	registered := map[string]*storage.Client{}
 	for id := range clients {
 		registered[id] = storage.NativeClient(id)
 	}
+	return storage.NewStorageWithClients(users{}, registered)
+}
+
+func newZitadelStorage(groups []string) *zitadelStorage {
+	s := newStorage()
 	return &zitadelStorage{
-		Storage: storage.NewStorageWithClients(users{}, registered), groups: groups,
+		Storage: s, keys: s, groups: groups,
 		used: map[*op.DeviceAuthorizationState]bool{}, polls: map[string]time.Time{},
 	}
 }
@@ -370,6 +384,18 @@ func (s *zitadelStorage) SetUserinfoFromRequest(ctx context.Context, info *oidc.
 	info.AppendClaims("groups", s.groups)
 	s.mu.Unlock()
 	return s.Storage.SetUserinfoFromRequest(ctx, info, request, scopes)
+}
+
+func (s *zitadelStorage) SigningKey(ctx context.Context) (op.SigningKey, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keys.SigningKey(ctx)
+}
+
+func (s *zitadelStorage) KeySet(ctx context.Context) ([]op.Key, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keys.KeySet(ctx)
 }
 
 // audiences are the clients whose tokens the API server accepts.
