@@ -211,7 +211,7 @@ func (o *options) key() cache.Key {
 func (o *options) flowConfig() (flow.Config, error) {
 	config := flow.Config{
 		Issuer: o.issuer, ClientID: o.clientID, Scopes: o.extraScopes,
-		OfflineAccess: o.offlineAccess, PKCE: o.pkce, AccessToken: o.useAccessToken,
+		OfflineAccess: o.offline(), PKCE: o.pkce, AccessToken: o.useAccessToken,
 		Endpoints: o.endpoints, ExtraParams: url.Values{},
 		UserAgent: "kubectl-oidc_device/" + version(),
 	}

@@ -196,10 +196,18 @@ func (o *options) applyPolicies() error {
 		o.noRefreshToken = o.noRefreshToken || p.RefreshTokens == "forbidden"
 		o.auditRequired = o.auditRequired || p.AuditRequired
 	}
-	if o.noRefreshToken {
-		o.offlineAccess = flow.Never
-	}
 	return nil
+}
+
+// offline is --oidc-offline-access as the policies leave it. The session's name
+// goes by the flag, so that status and logout find it with and without them.
+func (o *options) offline() string {
+	if o.noRefreshToken || o.offlineAccess == flow.Auto && slices.ContainsFunc(o.policies, func(p policy) bool {
+		return p.AllowedScopes != nil && !slices.Contains(*p.AllowedScopes, "offline_access")
+	}) {
+		return flow.Never
+	}
+	return o.offlineAccess
 }
 
 // accept judges a token by every policy: the strictest wins.
