@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/oidc-device/kubectl-oidc_device/internal/replace"
 )
 
 // maxFile bounds what is read of one file.
@@ -63,7 +65,7 @@ func (d *Disk) Save(e *Entry) error {
 	return nil
 }
 
-// unfinished recognises the name of a temporary file of writeAtomic.
+// unfinished recognises the name of a temporary file of replace.File.
 func unfinished(name string) bool {
 	name, hidden := strings.CutPrefix(name, ".")
 	target, digits, ok := strings.Cut(name, ".json")
@@ -197,7 +199,7 @@ func (d *Disk) write(name string, b []byte) error {
 	if err := d.makeDir(); err != nil {
 		return err
 	}
-	return writeAtomic(d.dir, name, b)
+	return replace.File(filepath.Join(d.dir, name), b, nil)
 }
 
 func (d *Disk) makeDir() error {

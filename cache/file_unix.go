@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
-
-	"github.com/google/renameio/v2"
 )
 
 // openTrusted opens a file that only this user can have written and can read.
@@ -63,36 +60,6 @@ func trustedDir(path string, info fs.FileInfo) error {
 func ours(info fs.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	return ok && int(st.Uid) == os.Geteuid()
-}
-
-// writeAtomic replaces a file whole: temporary file in the same folder with
-// its final mode, synced, renamed, and the folder synced, so that after a
-// power loss the name leads to the old content or to the new.
-func writeAtomic(dir, name string, b []byte) error {
-	// renameio would otherwise take $TMPDIR where it can, and the mode of the
-	// file that it replaces.
-	f, err := renameio.NewPendingFile(filepath.Join(dir, name), renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o600))
-	if err != nil {
-		return err
-	}
-	defer f.Cleanup() // nothing after the rename; before it, the first error counts
-	if _, err := f.Write(b); err != nil {
-		return err
-	}
-	if err := f.CloseAtomicallyReplace(); err != nil {
-		return err
-	}
-	folder, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer folder.Close()
-	// Some file systems cannot sync a folder, and say EINVAL; the content is
-	// in place, and there is nothing more to do about it.
-	if err := folder.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENOTSUP) {
-		return err
-	}
-	return nil
 }
 
 // openNotes opens a lock file, but never through a link.

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/oidc-device/kubectl-oidc_device/flow"
+	"github.com/oidc-device/kubectl-oidc_device/internal/replace"
 )
 
 // setup is what the flags of the command say, beside those of the session.
@@ -467,7 +468,7 @@ func writeKubeconfig(path string, text []byte) error {
 		if to, lerr := os.Readlink(path); lerr == nil {
 			return fmt.Errorf("it is a link to %s, which is not there", to)
 		}
-		return replaceFile(path, text, nil)
+		return replace.File(path, text, nil)
 	}
 	if err != nil {
 		return err
@@ -476,5 +477,5 @@ func writeKubeconfig(path string, text []byte) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(target, text, info)
+	return replace.File(target, text, info)
 }

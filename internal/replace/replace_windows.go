@@ -1,4 +1,4 @@
-package cli
+package replace
 
 import (
 	"errors"
@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// replaceFile stands in for renameio, which exports nothing on Windows. The
-// access list is the folder's.
-func replaceFile(path string, b []byte, _ fs.FileInfo) error {
+// File replaces a file whole, or makes it. It stands in for renameio, which
+// exports nothing on Windows. The access list is the folder's.
+func File(path string, b []byte, _ fs.FileInfo) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path))
 	if err != nil {
 		return err
@@ -28,7 +28,8 @@ func replaceFile(path string, b []byte, _ fs.FileInfo) error {
 	if err != nil {
 		return err
 	}
-	// A reader that has the old file open forbids the rename for a moment.
+	// A reader that has the old file open, or a virus scanner, forbids the
+	// rename for a moment.
 	for delay := time.Millisecond; ; delay *= 2 {
 		err = os.Rename(f.Name(), path)
 		busy := errors.Is(err, windows.ERROR_ACCESS_DENIED) || errors.Is(err, windows.ERROR_SHARING_VIOLATION)
