@@ -180,6 +180,17 @@ type Entry struct {
 	RenewedAt      time.Time // zero if never
 	// RefreshExpiresAt is when the refresh token ends; zero if nobody said.
 	RefreshExpiresAt time.Time
+
+	Reach Reach
+}
+
+// Reach is what a program needs, beside the Key, to end a session at its
+// provider when nothing but the record is left of it. It holds no secret.
+type Reach struct {
+	Revocation       string `json:"revocation_endpoint,omitempty"` // given by hand, in place of discovery
+	CAFile           string `json:"certificate_authority,omitempty"`
+	CAData           string `json:"certificate_authority_data,omitempty"` // base64
+	ClientSecretFile string `json:"client_secret_file,omitempty"`
 }
 
 // Format says which session it is. The tokens could not be printed anyway.

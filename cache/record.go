@@ -26,6 +26,7 @@ type about struct {
 	ApprovedAt       time.Time `json:"approved_at"`
 	RenewedAt        time.Time `json:"renewed_at,omitzero"`
 	RefreshExpiresAt time.Time `json:"refresh_expires_at,omitzero"`
+	Reach            Reach     `json:"reach,omitzero"`
 }
 
 func describe(e *Entry) about {
@@ -34,6 +35,7 @@ func describe(e *Entry) about {
 		Subject: e.Subject, Name: e.Name, Audience: e.Audience, ScopesRequested: e.ScopesRequested, ScopesGranted: e.ScopesGranted, ACR: e.ACR, AMR: e.AMR,
 		TokenIssuedAt: e.TokenIssuedAt.UTC(), TokenExpiresAt: e.TokenExpiresAt.UTC(),
 		ApprovedAt: e.ApprovedAt.UTC(), RenewedAt: e.RenewedAt.UTC(), RefreshExpiresAt: e.RefreshExpiresAt.UTC(),
+		Reach: e.Reach,
 	}
 }
 
@@ -43,6 +45,7 @@ func (a about) entry() *Entry {
 		Subject: a.Subject, Name: a.Name, Audience: a.Audience, ScopesRequested: a.ScopesRequested, ScopesGranted: a.ScopesGranted, ACR: a.ACR, AMR: a.AMR,
 		TokenIssuedAt: a.TokenIssuedAt, TokenExpiresAt: a.TokenExpiresAt,
 		ApprovedAt: a.ApprovedAt, RenewedAt: a.RenewedAt, RefreshExpiresAt: a.RefreshExpiresAt,
+		Reach: a.Reach,
 	}
 }
 

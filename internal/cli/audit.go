@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"time"
 
@@ -83,6 +84,7 @@ type auditRecord struct {
 			ID string `json:"id"`
 		} `json:"session"`
 		Storage string `json:"storage"`
+		Revoked string `json:"revoked,omitempty"` // refresh_token, access_token
 	} `json:"oauth"`
 	Kubernetes struct {
 		Context string `json:"context,omitempty"`
@@ -207,7 +209,19 @@ func (t *trail) open() (*os.File, error) {
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s is not a regular file", t.path)
 	}
-	return os.OpenFile(t.path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(t.path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	// Whom the owner lets read it is the owner's choice; what others could
+	// write proves nothing.
+	if info, err := f.Stat(); err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o022 != 0 {
+		t.ui.warn("the audit log %s could be written by others (mode %04o): look at what is in it", t.path, info.Mode().Perm())
+		if err := f.Chmod(0o600); err != nil {
+			t.ui.warn("and its mode cannot be changed: %v", err)
+		}
+	}
+	return f, nil
 }
 
 // rotate makes room: audit.jsonl becomes audit.jsonl.1, and so on.
@@ -247,7 +261,7 @@ func (s *session) record(action string, e *cache.Entry) *auditRecord {
 	r.Process.Parent.Name = flow.Clean(parentName(), 100)
 	o := &r.OAuth
 	o.Issuer, o.ClientID = s.issuer, s.clientID
-	o.Scope.Requested, o.Session.ID, o.Storage = s.key().Scopes, s.id, s.storage
+	o.Scope.Requested, o.Session.ID, o.Storage = s.key().Scopes, s.id, s.keptIn()
 	if s.clientOfFlow != nil {
 		o.Scope.Requested = s.clientOfFlow.Scopes()
 	}
@@ -270,16 +284,22 @@ func (s *session) audit(action string, e *cache.Entry, err error) error {
 	if s.trail.path == "" && !s.trail.required {
 		return nil
 	}
-	r := s.record(action, e)
+	return s.put(s.record(action, e), err)
+}
+
+func (s *session) put(r *auditRecord, err error) error {
 	if err != nil {
 		r.Event.Outcome, r.Event.Reason = "failure", err.Error()
 	}
 	return s.trail.write(r)
 }
 
-// kubeContext is the context of the kubeconfig that this session is for, if
-// there is just one.
+// kubeContext is the context of the kubeconfig that this session is for: the
+// one that was named, else the only one.
 func (s *session) kubeContext() string {
+	if s.contextName != "" {
+		return s.contextName
+	}
 	refs, err := kubeconfigRefs()
 	if err != nil {
 		return ""

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // kubectlCompletion is the program that kubectl (1.26 and later) runs to complete
@@ -59,30 +60,33 @@ func completeValues(c *cobra.Command) {
 	fixed := func(values ...string) cobra.CompletionFunc {
 		return cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
 	}
-	for name, f := range map[string]cobra.CompletionFunc{
-		"oidc-offline-access": fixed("auto", "always", "never"),
-		"oidc-pkce-method":    fixed("auto", "no", "S256"),
-		"token-cache-storage": fixed("disk", "keyring", "none"),
-		"prompt":              fixed("auto", "always", "never"),
-		"qr":                  fixed("auto", "always", "never"),
-		"ci":                  fixed(append([]string{"auto", "none"}, ciNames()...)...),
-		"broader-token":       fixed("warn", "refuse"),
-		"output":              fixed(outputs[c.Name()]...),
-		"context":             fromKubeconfig(func(r kubeconfigRef) []string { return r.contexts }),
-		"user":                fromKubeconfig(func(r kubeconfigRef) []string { return []string{r.user} }),
-		"oidc-issuer-url":     fromKubeconfig(func(r kubeconfigRef) []string { return []string{r.options.issuer} }),
-		"oidc-client-id":      fromKubeconfig(func(r kubeconfigRef) []string { return []string{r.options.clientID} }),
-	} {
-		if c.Flags().Lookup(name) != nil {
-			_ = c.RegisterFlagCompletionFunc(name, f) // fails for a flag that is not there, or has one
-		}
+	complete := map[string]cobra.CompletionFunc{
+		"output":          fixed(outputs(c.Name())...),
+		"context":         fromKubeconfig(func(r kubeconfigRef) []string { return r.contexts }),
+		"user":            fromKubeconfig(func(r kubeconfigRef) []string { return []string{r.user} }),
+		"oidc-issuer-url": fromKubeconfig(func(r kubeconfigRef) []string { return []string{r.options.issuer} }),
+		"oidc-client-id":  fromKubeconfig(func(r kubeconfigRef) []string { return []string{r.options.clientID} }),
 	}
+	if c.Name() == "setup" { // which is for what does not run this program yet
+		complete["context"] = anyName(func(k *kubeconfigs) []string { return k.order })
+		complete["from-user"] = anyName(func(k *kubeconfigs) []string { return k.kubelogin })
+	}
+	c.Flags().VisitAll(func(flag *pflag.Flag) {
+		f := complete[flag.Name]
+		if values := choices(flag.Name); values != nil {
+			f = fixed(values...)
+		}
+		if f != nil {
+			_ = c.RegisterFlagCompletionFunc(flag.Name, f) // fails for a flag that has one
+		}
+	})
 }
 
-// outputs are the values of --output, by command.
-var outputs = map[string][]string{
-	"get-token": {"exec-credential", "token"},
-	"status":    {"table", "wide", "json", "yaml"},
+func anyName(names func(*kubeconfigs) []string) cobra.CompletionFunc {
+	return func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		all, _ := readKubeconfigs(kubeconfigFiles()) // what cannot be read completes nothing
+		return names(all), cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 func fromKubeconfig(names func(kubeconfigRef) []string) cobra.CompletionFunc {

@@ -41,8 +41,8 @@ nothing is wrong; a warning is not.`,
   # before there is a kubeconfig
   kubectl oidc-device doctor --oidc-issuer-url=https://idp.example.com --oidc-client-id=kubectl --server=https://api.example.com:6443 --server-certificate-authority=cluster-ca.pem`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if output != "table" && output != "json" {
-				return &usageError{message: "--output is none of: table, json"}
+			if err := checkOutput(c, &output); err != nil {
+				return err
 			}
 			d := &doctor{command: c, ctx: interruptible(c.Context())}
 			if err := d.choose(o, contextName, userName); err != nil {
@@ -57,6 +57,7 @@ nothing is wrong; a warning is not.`,
 		},
 	}
 	o.addSessionFlags(c)
+	o.addUnusedTokenFlags(c)
 	f := c.Flags()
 	f.StringVar(&contextName, "context", "", "the session and the API server of this context of the kubeconfig (default the current one)")
 	f.StringVar(&userName, "user", "", "the session of this user of the kubeconfig")
@@ -289,6 +290,11 @@ func (d *doctor) choose(o *options, contextName, userName string) error {
 	var configs *kubeconfigs
 	configs, d.configErr = readKubeconfigs(kubeconfigFiles())
 	user := userName
+	if o.issuer == "" {
+		if err := o.only("context", append(reach, "user", "server", "server-certificate-authority", "output")...); err != nil {
+			return err
+		}
+	}
 	switch {
 	case (contextName != "" || userName != "") && o.issuer != "", contextName != "" && userName != "":
 		return &usageError{message: "--context, --user and --oidc-issuer-url contradict each other: give one"}
@@ -341,7 +347,7 @@ func (d *doctor) choose(o *options, contextName, userName string) error {
 	}
 	if d.entry.err == nil {
 		from := *d.entry.options
-		from.verbose = o.verbose
+		from.overlay(o)
 		d.session = newSession(&from, newUI(d.command.ErrOrStderr(), o.verbose))
 	}
 	return nil
@@ -473,12 +479,12 @@ func (d *doctor) checkCommand(context.Context) result {
 	}
 	path, err := exec.LookPath(command)
 	if err == nil && d.throughKubectl() {
-		path, err = exec.LookPath("kubectl-oidc_device")
-		command = "kubectl-oidc_device"
+		path, err = exec.LookPath(programName)
+		command = programName
 	}
 	own, ownErr := os.Executable()
 	if err != nil {
-		fix := "go install github.com/oidc-device/kubectl-oidc_device@latest, with its folder on the PATH of kubectl"
+		fix := installHint + ", with its folder on the PATH of kubectl"
 		if ownErr == nil {
 			fix = "put its folder on the PATH, or: " + d.setUser("--exec-command="+shellQuote(own)) + "\n" + fix
 		}
@@ -503,7 +509,7 @@ func (d *doctor) checkStart(context.Context) result {
 		return skipped(noEntry)
 	}
 	if d.throughKubectl() {
-		return found("double-start", "in "+d.entry.file+": command: kubectl-oidc_device, and args that begin with get-token",
+		return found("double-start", "in "+d.entry.file+": command: " + programName + ", and args that begin with get-token",
 			"kubectl runs kubectl, which runs this program: each call costs two starts more than it needs")
 	}
 	return fine("kubectl runs this program itself")

@@ -55,7 +55,7 @@ func (e *hintedError) Error() string { return e.err.Error() }
 func (e *hintedError) Unwrap() error { return e.err }
 
 // explain turns an error into what a person reads and a script sees. It is the
-// one place that does.
+// one place that does. command is nil where no hint is wanted.
 func explain(err error, command *cobra.Command) (message, hint string, status int) {
 	var (
 		signal       *SignalError
@@ -93,10 +93,10 @@ func explain(err error, command *cobra.Command) (message, hint string, status in
 		}
 		return signal.Error(), "", status
 	case errors.As(err, &usage):
-		if usage.hint == "" {
-			usage.hint = command.CommandPath() + " -h"
+		if hint = usage.hint; hint == "" && command != nil {
+			hint = command.CommandPath() + " -h"
 		}
-		return message, usage.hint, exitUsage
+		return message, hint, exitUsage
 	case errors.As(err, &version):
 		return message, "set apiVersion: client.authentication.k8s.io/v1 in the user's exec entry of your kubeconfig (kubectl config view)", exitUsage
 	case errors.Is(err, execcred.ErrMalformed):
@@ -120,7 +120,7 @@ func explain(err error, command *cobra.Command) (message, hint string, status in
 	case errors.As(err, &keyring):
 		return message, keyringHint(keyring.Reason), exitFailure
 	case errors.As(err, &noDiscovery):
-		return message, fmt.Sprintf("check --oidc-issuer-url: curl %s", noDiscovery.URL) + "; for a provider without discovery give --oidc-device-authorization-endpoint and --oidc-token-endpoint", exitRefused
+		return message, fmt.Sprintf("check --oidc-issuer-url: curl %s", noDiscovery.URL) + "; for a provider without discovery give --oidc-device-authorization-endpoint, --oidc-token-endpoint and, unless it is --oidc-use-access-token, --oidc-jwks-uri", exitRefused
 	case errors.As(err, &issuer):
 		return message, "if that is the provider you mean: --oidc-issuer-url=" + shellQuote(issuer.Got), exitRefused
 	case errors.As(err, &noGrant):

@@ -85,6 +85,13 @@ func TestShellQuote(t *testing.T) {
 	}
 }
 
+// A usage error that comes up in the middle of things has no command to name.
+func TestExplainWithoutCommand(t *testing.T) {
+	if message, hint, status := explain(&usageError{message: "the file is gone"}, nil); message != "the file is gone" || hint != "" || status != exitUsage {
+		t.Errorf("%q, %q, %d", message, hint, status)
+	}
+}
+
 // The hint's command holds no secret.
 func TestCommandLine(t *testing.T) {
 	o := &options{}

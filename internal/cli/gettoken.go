@@ -35,7 +35,6 @@ func newGetToken() *cobra.Command {
 func (o *options) addGetTokenFlags(c *cobra.Command, output *string) {
 	o.addSessionFlags(c)
 	o.addTokenFlags(c)
-	c.Flags().StringVar(&o.prompt, "prompt", "auto", "whether a login may be started where no usable token exists: auto (not soon after one that was not approved), always, never")
 	c.Flags().BoolVar(&o.forceRefresh, "force-refresh", false, "renew the token now")
 	c.Flags().StringVarP(output, "output", "o", "exec-credential", "exec-credential, or token for the bare token")
 }
@@ -46,8 +45,8 @@ func runGetToken(ctx context.Context, o *options, output string, c *cobra.Comman
 	if err != nil {
 		return err
 	}
-	if output != "exec-credential" && output != "token" {
-		return &usageError{message: "--output is none of: exec-credential, token"}
+	if err := checkOutput(c, &output); err != nil {
+		return err
 	}
 	if err := o.check(); err != nil {
 		return err

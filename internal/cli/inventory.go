@@ -99,7 +99,7 @@ func takeInventory(dir string) (*inventory, error) {
 	named := map[string]bool{}
 	if usual, err := readKubeconfigs(defaultKubeconfig()); err == nil {
 		for _, ref := range append(usual.refs(), refs...) {
-			named[ref.id] = true
+			named[ref.id] = named[ref.id] || ref.options.storage != "none"
 		}
 	} else {
 		kubeErr = errors.Join(kubeErr, err)
@@ -227,7 +227,11 @@ func stateOf(disk *cache.Disk, dir, id string, refs []kubeconfigRef, named bool)
 	case !state.Renewable && !now.Before(entry.TokenExpiresAt):
 		wrong(problemExpired, "", "its token has expired, and it cannot be renewed")
 	}
-	if !named {
+	switch {
+	case named:
+	case len(state.refs) > 0:
+		wrong(problemOrphaned, "", "the kubeconfig that names it keeps nothing: --token-cache-storage=none")
+	default:
 		wrong(problemOrphaned, "", "no kubeconfig names it")
 	}
 	for _, b := range broader(append(slices.Clone(entry.ScopesRequested), entry.Key.Scopes...), entry.ScopesGranted, entry.Audience) {
@@ -264,18 +268,22 @@ func hasProblem(s sessionState, codes ...string) bool {
 func (s *sessionState) optionsOf(given options) *options {
 	if len(s.refs) > 0 {
 		o := *s.refs[0].options
-		o.verbose, o.auditLog, o.auditRequired = given.verbose, given.auditLog, given.auditRequired
+		o.overlay(&given)
 		return &o
 	}
 	o := given
+	// What a variable says of a secret or an endpoint is for one client of one
+	// issuer, and must not be sent to another.
+	o.secret, o.secretFile, o.endpoints = secret.String{}, "", flow.Endpoints{}
 	o.cacheDir, o.storage = s.dir, s.Storage
 	if s.entry != nil {
 		key := s.entry.Key
-		if o.clientID != key.ClientID {
-			// A secret that was given is for that one client.
-			o.secret, o.secretFile = secret.String{}, ""
-		}
 		o.issuer, o.clientID, o.useAccessToken = key.Issuer, key.ClientID, key.AccessToken
+		reach := s.entry.Reach
+		if o.caFile == "" && o.caData == "" && !o.insecureSkipTLSVerify {
+			o.caFile, o.caData = reach.CAFile, reach.CAData
+		}
+		o.secretFile, o.endpoints.Revocation = reach.ClientSecretFile, reach.Revocation
 		o.endpoints.DeviceAuthorization, o.endpoints.Token, o.endpoints.JWKS = key.Endpoints["device_authorization"], key.Endpoints["token"], key.Endpoints["jwks"]
 	}
 	return &o

@@ -53,6 +53,8 @@ type kubeconfigs struct {
 	order    []string // of the contexts
 	clusters map[string]kubeconfigCluster
 	current  string
+	// kubelogin are the users that run kubectl oidc-login.
+	kubelogin []string
 }
 
 // kubeconfigUser is a user whose exec entry runs get-token of this program.
@@ -111,6 +113,9 @@ func readKubeconfigs(files []string) (*kubeconfigs, error) {
 				user.options, user.err = parseExec(user.exec, args)
 				all.users = append(all.users, user)
 			}
+			if _, theirs := kubeloginArgs(u.AuthInfo.Exec); theirs && !seen[u.Name] {
+				all.kubelogin = append(all.kubelogin, u.Name)
+			}
 			seen[u.Name] = true
 		}
 	}
@@ -145,18 +150,20 @@ func kubeconfigRefs() ([]kubeconfigRef, error) {
 
 // ourArguments are those of an exec entry that runs get-token, after that name.
 func ourArguments(exec *clientcmdapi.ExecConfig) (args []string, ours bool) {
+	return getTokenArguments(exec, programName)
+}
+
+// getTokenArguments are those of an exec entry that runs get-token of one of
+// these programs, by itself or, where it is a plugin of that, through kubectl.
+func getTokenArguments(exec *clientcmdapi.ExecConfig, programs ...string) ([]string, bool) {
 	if exec == nil {
 		return nil, false
 	}
-	args = exec.Args
-	switch name := strings.TrimSuffix(filepath.Base(exec.Command), ".exe"); {
-	case name == "kubectl-oidc_device":
-	case name == "kubectl" && len(args) > 0 && (args[0] == "oidc-device" || args[0] == "oidc_device"):
-		args = args[1:]
-	default:
-		return nil, false
+	args, name := exec.Args, strings.TrimSuffix(filepath.Base(exec.Command), ".exe")
+	if name == "kubectl" && len(args) > 0 {
+		name, args = "kubectl-"+strings.ReplaceAll(args[0], "-", "_"), args[1:]
 	}
-	if len(args) == 0 || args[0] != "get-token" {
+	if !slices.Contains(programs, name) || len(args) == 0 || args[0] != "get-token" {
 		return nil, false
 	}
 	return args[1:], true

@@ -34,7 +34,7 @@ func newLogout() *cobra.Command {
 			ctx := interruptible(c.Context())
 			ui := newUI(c.ErrOrStderr(), o.verbose)
 			named := 0
-			for _, way := range []bool{all, contextName != "", userName != "", o.issuer != "" && o.given.Changed("oidc-issuer-url")} {
+			for _, way := range []bool{all, contextName != "", userName != "", o.gave("oidc-issuer-url")} {
 				if way {
 					named++
 				}
@@ -43,16 +43,27 @@ func newLogout() *cobra.Command {
 			case named > 1:
 				return &usageError{message: "--all, --context, --user and --oidc-issuer-url contradict each other: give one"}
 			case all:
+				if err := o.only("all", append(reach[3:], "local", "token-cache-dir")...); err != nil {
+					return err
+				}
 				return logoutAll(ctx, *o, local, ui)
 			case contextName != "", userName != "":
+				way := "context"
+				if userName != "" {
+					way = "user"
+				}
+				if err := o.only(way, append(reach, "local")...); err != nil {
+					return err
+				}
 				ref, err := findRef(contextName, userName)
 				if err != nil {
 					return err
 				}
 				from := *ref.options
-				from.verbose, from.given = o.verbose, o.given
-				from.auditLog, from.auditRequired = o.auditLog, o.auditRequired
-				return hintLogout(newSession(&from, ui).logout(ctx, local), o)
+				from.overlay(o)
+				s := newSession(&from, ui)
+				s.id, s.contextName = ref.id, contextName
+				return hintLogout(s.logout(ctx, local), o)
 			}
 			if err := o.check(); err != nil {
 				return err
@@ -61,11 +72,19 @@ func newLogout() *cobra.Command {
 		},
 	}
 	o.addSessionFlags(c)
+	o.addUnusedTokenFlags(c)
 	c.Flags().BoolVar(&all, "all", false, "every session, in the cache and wherever the kubeconfigs keep theirs")
 	c.Flags().StringVar(&contextName, "context", "", "the session of this context of the kubeconfig")
 	c.Flags().StringVar(&userName, "user", "", "the session of this user of the kubeconfig")
 	c.Flags().BoolVar(&local, "local", false, "delete without calling the provider")
 	return c
+}
+
+// reach are the flags that say how a session is ended, not which. The first
+// three are of one client.
+var reach = []string{
+	"oidc-client-secret", "oidc-client-secret-file", "oidc-revocation-endpoint",
+	"certificate-authority", "certificate-authority-data", "insecure-skip-tls-verify", "audit-log", "audit-required",
 }
 
 // findRef finds the user of a kubeconfig by its own name or by a context's.
@@ -107,14 +126,18 @@ func logoutEach(ctx context.Context, sessions []sessionState, o options, local b
 	for _, state := range sessions {
 		if hasProblem(state, problemUntrusted) {
 			ui.warn("%s", state.Problems[0].Message)
-			failed = errors.New("a session is not trusted, and was left as it is: kubectl oidc-device status")
+			if failed == nil {
+				failed = errors.New("a session is not trusted, and was left as it is: kubectl oidc-device status")
+			}
 			continue
 		}
 		s := newSession(state.optionsOf(o), ui)
 		s.id = state.ID
 		if err := s.logout(ctx, local); err != nil {
 			ui.warn("%v", err)
-			failed = err
+			if kept := (*keptError)(nil); failed == nil || errors.As(err, &kept) {
+				failed = err
+			}
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -143,8 +166,9 @@ func hintLogout(err error, o *options) error {
 // logout revokes and deletes the session, under its lock: a renewal at the same
 // moment would bring it back.
 func (s *session) logout(ctx context.Context, local bool) error {
-	if s.disk == nil {
-		return &usageError{message: "--token-cache-storage=none keeps no session that could be ended"}
+	if s.disk == nil { // with none there may be a session from before
+		s.disk = cache.NewDisk(s.cacheDir)
+		s.store, s.other = s.disk, cache.NewKeyring(s.disk)
 	}
 	name := fmt.Sprintf("the session of client %s at %s", s.clientID, s.issuer)
 	if _, err := s.store.Load(s.id); errors.Is(err, cache.ErrNotFound) {
@@ -174,8 +198,9 @@ func (s *session) logout(ctx context.Context, local bool) error {
 	if err := s.trail.ready(); err != nil {
 		return err
 	}
+	revoked := false
 	if !local {
-		if err := s.revoke(ctx, entry); err != nil {
+		if revoked, err = s.revoke(ctx, entry); err != nil {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -192,7 +217,14 @@ func (s *session) logout(ctx context.Context, local bool) error {
 	}
 	s.note(func(n *cache.Notes) { n.Failure = nil })
 	s.ui.say("deleted %s", name)
-	if valid(entry) && (local || !entry.Key.AccessToken) {
+	if !revoked && !entry.RefreshToken.Empty() {
+		until := "until the provider ends it"
+		if !entry.RefreshExpiresAt.IsZero() {
+			until = "until " + clock(entry.RefreshExpiresAt)
+		}
+		s.ui.say("its refresh token was not revoked: a copy of it stays good %s", until)
+	}
+	if valid(entry) && !(revoked && entry.Key.AccessToken) {
 		s.ui.say("the token that kubectl was given cannot be called back: it stays good until %s", clock(entry.TokenExpiresAt))
 	}
 	return nil
@@ -206,10 +238,10 @@ type revocable struct {
 
 // revoke ends the refresh token, then the access token where that is what was
 // kept. A provider that cannot revoke is no error: what can be done is done.
-func (s *session) revoke(ctx context.Context, e *cache.Entry) error {
+func (s *session) revoke(ctx context.Context, e *cache.Entry) (revoked bool, err error) {
 	client, err := s.flow(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	tokens := []revocable{{e.RefreshToken, flow.HintRefreshToken, "refresh token"}}
 	if e.Key.AccessToken {
@@ -220,18 +252,20 @@ func (s *session) revoke(ctx context.Context, e *cache.Entry) error {
 			continue
 		}
 		err := client.Revoke(ctx, t.token, t.hint)
+		record := s.record(sessionRevoked, e)
+		record.OAuth.Revoked = t.hint
 		switch {
 		case errors.Is(err, flow.ErrNoRevocation):
 			s.ui.warn("%v: what it gave out stays valid until it expires; those who run it can end the session there", err)
-			return nil
+			return false, nil
 		case err != nil:
-			_ = s.audit(sessionRevoked, e, err) // the session is kept: there will be another record
-			return err
+			_ = s.put(record, err) // the session is kept: there will be another record
+			return false, err
 		}
 		s.ui.say("the provider revoked the %s", t.name)
-		if err := s.audit(sessionRevoked, e, nil); err != nil {
-			return err
+		if err := s.put(record, nil); err != nil {
+			return false, err
 		}
 	}
-	return nil
+	return true, nil
 }

@@ -147,21 +147,35 @@ func envName(flag string) string {
 	return "OIDC_DEVICE_" + strings.ToUpper(strings.ReplaceAll(strings.TrimPrefix(flag, "oidc-"), "-", "_"))
 }
 
+// byVariable marks a flag that its variable has set.
+const byVariable = "by variable"
+
 func fromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) error {
-	// A flag wins over the variable of another that says the same thing.
-	rivals := map[string]string{
-		"oidc-client-secret": "oidc-client-secret-file", "oidc-client-secret-file": "oidc-client-secret",
-		"authentication-timeout": "authentication-timeout-sec", "authentication-timeout-sec": "authentication-timeout",
-		"oidc-issuer-url": "all",
+	// A flag wins over the variable of another that says the same thing, or
+	// that names another session.
+	rivals := [][]string{{"oidc-client-secret", "oidc-client-secret-file"}, {"authentication-timeout", "authentication-timeout-sec"}}
+	if flags.Lookup("from-user") != nil { // setup, where --context and --user do not name a session
+		rivals = append(rivals, []string{"oidc-issuer-url", "from-user"}, []string{"oidc-client-id", "from-user"})
+	} else {
+		rivals = append(rivals, []string{"oidc-issuer-url", "context", "user", "all"})
 	}
 	var given []string
 	flags.Visit(func(f *pflag.Flag) { given = append(given, f.Name) })
 	var first error
 	flags.VisitAll(func(f *pflag.Flag) {
 		value, ok := lookup(envName(f.Name))
-		if !ok || value == "" || f.Changed || f.Name == "help" || slices.Contains(given, rivals[f.Name]) {
+		if !ok || value == "" || f.Changed || f.Name == "help" {
 			return
 		}
+		for _, group := range rivals {
+			if slices.Contains(group, f.Name) && slices.ContainsFunc(group, func(name string) bool { return slices.Contains(given, name) }) {
+				return
+			}
+		}
+		if f.Annotations == nil {
+			f.Annotations = map[string][]string{}
+		}
+		f.Annotations[byVariable] = []string{envName(f.Name)}
 		if err := flags.Set(f.Name, value); err != nil && first == nil {
 			// Without the value and the cause, which quotes it: it may be a
 			// secret under a wrong name.

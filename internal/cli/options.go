@@ -54,6 +54,51 @@ type options struct {
 	given                    *pflag.FlagSet
 }
 
+// gave says whether a flag was given, or its variable.
+func (o *options) gave(name string) bool { return o.given != nil && o.given.Changed(name) }
+
+// eachOnLine calls f with the name of each flag that stands on the command line.
+func (o *options) eachOnLine(f func(name string)) {
+	if o.given != nil {
+		o.given.Visit(func(flag *pflag.Flag) {
+			if flag.Annotations[byVariable] == nil && !flag.Hidden {
+				f(flag.Name)
+			}
+		})
+	}
+}
+
+// overlay takes over from the command line what may be said beside the name of
+// a kubeconfig's entry: how its provider is reached, and where the trail is.
+func (o *options) overlay(line *options) {
+	o.verbose = line.verbose
+	line.eachOnLine(func(name string) {
+		switch name {
+		case "oidc-client-secret", "oidc-client-secret-file":
+			o.secret, o.secretFile = line.secret, line.secretFile
+		case "oidc-revocation-endpoint":
+			o.endpoints.Revocation = line.endpoints.Revocation
+		case "certificate-authority", "certificate-authority-data", "insecure-skip-tls-verify":
+			o.caFile, o.caData, o.insecureSkipTLSVerify = line.caFile, line.caData, line.insecureSkipTLSVerify
+		case "audit-log":
+			o.auditLog = line.auditLog
+		case "audit-required":
+			o.auditRequired = line.auditRequired
+		}
+	})
+}
+
+// only refuses a flag on the command line that means nothing beside what names
+// the session: nothing that a person says is passed over.
+func (o *options) only(beside string, allowed ...string) (err error) {
+	o.eachOnLine(func(name string) {
+		if err == nil && name != beside && name != "verbose" && !slices.Contains(allowed, name) {
+			err = &usageError{message: fmt.Sprintf("--%s means nothing beside --%s", name, beside)}
+		}
+	})
+	return err
+}
+
 // addSessionFlags declares the flags that every command about a session has.
 func (o *options) addSessionFlags(c *cobra.Command) {
 	f := c.Flags()
@@ -68,7 +113,7 @@ func (o *options) addSessionFlags(c *cobra.Command) {
 	f.StringVar(&o.pkce, "oidc-pkce-method", flow.Auto, "PKCE: auto (S256 where discovery lists it), no, S256")
 	f.BoolVar(&o.useAccessToken, "oidc-use-access-token", false, "give Kubernetes the access token in place of the ID token")
 	f.StringVar(&o.endpoints.DeviceAuthorization, "oidc-device-authorization-endpoint", "", "URL that overrides discovery")
-	f.StringVar(&o.endpoints.Token, "oidc-token-endpoint", "", "URL that overrides discovery; with this and the one above there is none")
+	f.StringVar(&o.endpoints.Token, "oidc-token-endpoint", "", "URL that overrides discovery. With this, the one above and --oidc-jwks-uri, which --oidc-use-access-token can do without, there is none")
 	f.StringVar(&o.endpoints.Revocation, "oidc-revocation-endpoint", "", "URL that overrides discovery")
 	f.StringVar(&o.endpoints.JWKS, "oidc-jwks-uri", "", "URL of the provider's keys, overrides discovery")
 	f.StringVar(&o.caFile, "certificate-authority", "", "file of certificates to trust for the provider, beside the system's")
@@ -103,6 +148,18 @@ func (o *options) addTokenFlags(c *cobra.Command) {
 	f.StringVar(&o.promptCommand, "prompt-command", "", "program to run at a prompt, without arguments; $OIDC_DEVICE_PROMPT_LINK, _CODE, _EXPIRES, _ISSUER and _CLIENT_ID tell it what to pass on. Its failure is only a warning")
 	f.StringVar(&o.ci, "ci", "auto", "the CI system that shows the prompt in its own way beside the plain lines: auto (by its variables), none, "+strings.Join(ciNames(), ", ")+". GitHub Actions, where it is found, is told of each token that goes to a stdout which is no terminal, so that it hides it in the log: ::add-mask:: with the token goes to stderr first, unless that is a file. It is the one exception from no token on stderr; none ends it")
 	f.StringVar(&o.browserCommand, "browser-command", "", "program that opens the link, given as its one argument")
+	f.StringVar(&o.prompt, "prompt", "auto", "whether a login may be started where no usable token exists: auto (not soon after one that was not approved), always, never")
+}
+
+// addUnusedTokenFlags makes a command take the arguments of a kubeconfig as they
+// stand there, though it has no use for some.
+func (o *options) addUnusedTokenFlags(c *cobra.Command) {
+	unused := &cobra.Command{}
+	o.addTokenFlags(unused)
+	unused.Flags().VisitAll(func(f *pflag.Flag) {
+		f.Hidden = true
+		c.Flags().AddFlag(f)
+	})
 }
 
 // check finds what is wrong before anything is contacted.
@@ -134,17 +191,12 @@ func (o *options) check() error {
 	case o.cacheDir == "":
 		return usage("--token-cache-dir is empty")
 	}
-	for _, oneOf := range []struct{ flag, value, allowed string }{
-		{"oidc-offline-access", o.offlineAccess, "auto always never"},
-		{"oidc-pkce-method", o.pkce, "auto no S256"},
-		{"token-cache-storage", o.storage, "disk keyring none"},
-		{"prompt", o.prompt, "auto always never"},
-		{"qr", o.qr, "auto always never"},
-		{"ci", o.ci, "auto none " + strings.Join(ciNames(), " ")},
-		{"broader-token", o.broaderToken, "warn refuse"},
+	for _, f := range []struct{ flag, value string }{
+		{"oidc-offline-access", o.offlineAccess}, {"oidc-pkce-method", o.pkce}, {"token-cache-storage", o.storage},
+		{"prompt", o.prompt}, {"qr", o.qr}, {"ci", o.ci}, {"broader-token", o.broaderToken},
 	} {
-		if oneOf.value != "" && !slices.Contains(strings.Fields(oneOf.allowed), oneOf.value) {
-			return usage("--%s=%s is none of: %s", oneOf.flag, oneOf.value, strings.Join(strings.Fields(oneOf.allowed), ", "))
+		if known := choices(f.flag); f.value != "" && !slices.Contains(known, f.value) {
+			return usage("--%s=%s is none of: %s", f.flag, flow.Clean(f.value, 60), strings.Join(known, ", "))
 		}
 	}
 	for _, u := range []struct{ flag, value string }{
@@ -181,6 +233,53 @@ func (o *options) check() error {
 		}
 	}
 	return nil
+}
+
+// choices are the values of a flag that has few.
+func choices(flag string) []string {
+	switch flag {
+	case "oidc-offline-access", "prompt", "qr":
+		return []string{"auto", "always", "never"}
+	case "oidc-pkce-method":
+		return []string{"auto", "no", "S256"}
+	case "token-cache-storage":
+		return []string{"disk", "keyring", "none"}
+	case "broader-token":
+		return []string{"warn", "refuse"}
+	case "ci":
+		return append([]string{"auto", "none"}, ciNames()...)
+	}
+	return nil
+}
+
+// outputs are the values of --output in a command.
+func outputs(command string) []string {
+	switch command {
+	case "get-token":
+		return []string{"exec-credential", "token"}
+	case "status":
+		return []string{"table", "wide", "json", "yaml"}
+	case "doctor":
+		return []string{"table", "json"}
+	case "setup":
+		return append([]string{"all"}, sections[:4]...)
+	}
+	return nil
+}
+
+// checkOutput is for --output. A variable may mean it for another command: what
+// this one does not know is then passed over.
+func checkOutput(c *cobra.Command, output *string) error {
+	known := outputs(c.Name())
+	f := c.Flags().Lookup("output")
+	switch {
+	case slices.Contains(known, *output):
+		return nil
+	case f.Annotations[byVariable] != nil:
+		*output = f.DefValue
+		return nil
+	}
+	return &usageError{message: "--output is none of: " + strings.Join(known, ", ")}
 }
 
 // key names the session. It needs no network: what discovery says is not part
@@ -308,7 +407,7 @@ func (o *options) commandLine(name string, without ...string) string {
 	command := newCommand(name)
 	line := []string{"kubectl", "oidc-device", name}
 	o.given.Visit(func(f *pflag.Flag) {
-		if command.Flags().Lookup(f.Name) == nil || f.Name == "oidc-client-secret" || f.Name == "verbose" || slices.Contains(without, f.Name) {
+		if known := command.Flags().Lookup(f.Name); known == nil || known.Hidden || f.Name == "prompt" || f.Name == "oidc-client-secret" || f.Name == "verbose" || slices.Contains(without, f.Name) {
 			return
 		}
 		if f.Value.Type() == "bool" && f.Value.String() == "true" {

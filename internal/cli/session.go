@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/oidc-device/kubectl-oidc_device/cache"
@@ -27,7 +28,9 @@ type session struct {
 	// times after a failure, from the next.
 	client func() string
 	fresh  bool // login: the cached token is not wanted
-	waited bool // for a login that another process ran
+	// contextName is the kubeconfig's context that the person named, if any.
+	contextName string
+	waited      bool // for a login that another process ran
 	// refused is a token that is good, but that the client seems to have seen
 	// refused.
 	refused *cache.Entry
@@ -38,8 +41,8 @@ type session struct {
 func newSession(o *options, ui *ui) *session {
 	s := &session{options: o, id: o.key().ID(), ui: ui, started: time.Now(), store: cache.None{}, other: cache.None{}}
 	s.trail = &trail{path: o.auditLog, required: o.auditRequired, ui: ui}
-	if o.auditLog == "none" {
-		s.trail.path = ""
+	if o.auditLog == "none" || o.storage == "none" && !o.auditRequired && !o.gave("audit-log") {
+		s.trail.path = "" // what keeps nothing leaves no trace by itself either
 	}
 	if s.system = chooseCI(o.ci, os.Getenv); s.system.name != "" {
 		// Some give their jobs a terminal; no person is at it.
@@ -55,6 +58,17 @@ func newSession(o *options, ui *ui) *session {
 		s.store, s.other = s.disk, cache.NewKeyring(s.disk)
 	}
 	return s
+}
+
+// keptIn is the --token-cache-storage that the session is in.
+func (s *session) keptIn() string {
+	switch s.store.(type) {
+	case *cache.Disk:
+		return "disk"
+	case *cache.Keyring:
+		return "keyring"
+	}
+	return "none"
 }
 
 // token is the road: a cached token at once, without lock or network; else,
@@ -319,8 +333,17 @@ func (s *session) renew(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 		return nil, err
 	}
 	s.noteTrouble(err)
-	if !flow.Temporary(err) && refusesToken(err) {
+	if flow.Temporary(err) {
+		return s.fallBack(e, err)
+	}
+	if refusesToken(err) {
 		return nil, err
+	}
+	var refused *flow.ProviderError
+	if errors.As(err, &refused) {
+		if err := s.audit(renewalRefused, e, err); err != nil {
+			return nil, err
+		}
 	}
 	return s.fallBack(e, err)
 }
@@ -384,6 +407,13 @@ func (s *session) refresh(ctx context.Context, e *cache.Entry) (*cache.Entry, er
 			renewed.RefreshToken = token.RefreshToken()
 			s.save(&renewed)
 		}
+		var verification *flow.VerificationError
+		if errors.As(err, &verification) && !flow.Temporary(err) {
+			renewed.Token = cache.Secret{} // not that one
+			if aerr := s.audit(tokenRefused, &renewed, err); aerr != nil {
+				return nil, aerr
+			}
+		}
 		return nil, err
 	}
 	s.ui.detail("the session was renewed")
@@ -446,6 +476,7 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 			return nil, err
 		}
 	}
+	s.leftBehind()
 	ctx, cancel := s.limited(ctx)
 	defer cancel()
 	client, auth, err := s.authorize(ctx)
@@ -488,6 +519,20 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 	}
 	s.ui.say("signed in as %s; the token is good until %s", whoIs(entry), clock(entry.TokenExpiresAt))
 	return entry, nil
+}
+
+// leftBehind tells of a session that was kept before --token-cache-storage=none.
+func (s *session) leftBehind() {
+	if s.storage != "none" {
+		return
+	}
+	disk := cache.NewDisk(s.cacheDir)
+	keyring := cache.NewKeyring(disk)
+	for _, path := range []string{disk.Path(s.id), keyring.Path(s.id)} {
+		if _, err := os.Lstat(path); err == nil {
+			s.ui.warn("a session from before --token-cache-storage=none is still in %s; to end it: %s", path, s.commandLine("logout"))
+		}
+	}
 }
 
 func (s *session) authorize(ctx context.Context) (*flow.Client, *flow.Authorization, error) {
@@ -549,6 +594,7 @@ func (s *session) take(e *cache.Entry, t *flow.Token) {
 
 // save warns where it fails: the token is worth handing out all the same.
 func (s *session) save(e *cache.Entry) {
+	e.Reach = cache.Reach{Revocation: s.endpoints.Revocation, CAFile: absolute(s.caFile), CAData: s.caData, ClientSecretFile: absolute(s.secretFile)}
 	if err := s.store.Save(e); err != nil {
 		_, hint, _ := explain(err, nil)
 		if hint != "" {
@@ -560,6 +606,14 @@ func (s *session) save(e *cache.Entry) {
 	if err := s.other.Delete(s.id); err != nil {
 		s.ui.warn("the session is still where it was kept before: %v", err)
 	}
+}
+
+// absolute is a path that means the same in any folder.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); path != "" && err == nil {
+		return abs
+	}
+	return path
 }
 
 // flow makes the client when it is first needed: that may cost a request.

@@ -66,6 +66,9 @@ win over those of the entry. What could not be taken over is said on stderr.`,
   # move the user "oidc" from kubectl oidc-login to this program, where it stands
   kubectl oidc-device setup --from-user=oidc --force`,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := checkOutput(c, &s.output); err != nil {
+				return err
+			}
 			s.ui = newUI(c.ErrOrStderr(), s.verbose)
 			return s.run(interruptible(c.Context()), c.OutOrStdout())
 		},
@@ -89,9 +92,6 @@ win over those of the entry. What could not be taken over is said on stderr.`,
 }
 
 func (s *setup) run(ctx context.Context, out io.Writer) error {
-	if !slices.Contains(append(sections[:4:4], "all"), s.output) {
-		return &usageError{message: "--output is none of: all, " + strings.Join(sections[:4], ", ")}
-	}
 	if s.rbacGroup != "" && s.rbacUser != "" {
 		return &usageError{message: "--rbac-group and --rbac-user contradict each other: give one"}
 	}
@@ -117,10 +117,7 @@ func (s *setup) run(ctx context.Context, out io.Writer) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	args, err := s.arguments()
-	if err != nil {
-		return err
-	}
+	args := s.arguments()
 	if err := s.applyPolicies(); err != nil {
 		return err
 	}
@@ -144,10 +141,9 @@ func (s *setup) run(ctx context.Context, out io.Writer) error {
 // arguments are those of get-token: the flags that were given and are not what
 // they would be anyway, in the order of -h. Files are named from the root:
 // kubectl runs anywhere.
-func (s *setup) arguments() ([]string, error) {
+func (s *setup) arguments() []string {
 	session := (&options{}).sessionFlags()
 	args := []string{"get-token"}
-	var failed error
 	s.given.VisitAll(func(f *pflag.Flag) {
 		if session.Lookup(f.Name) == nil || f.Name == "verbose" || !f.Changed || f.Value.String() == f.DefValue {
 			return
@@ -161,12 +157,9 @@ func (s *setup) arguments() ([]string, error) {
 				}
 			}
 		}
-		if slices.Contains([]string{"certificate-authority", "oidc-client-secret-file", "token-cache-dir", "audit-log"}, f.Name) && values[0] != "none" {
-			path, err := filepath.Abs(values[0])
-			if err != nil {
-				failed = err
-			}
-			values[0] = path
+		if slices.Contains([]string{"certificate-authority", "oidc-client-secret-file", "token-cache-dir", "audit-log"}, f.Name) && values[0] != "none" ||
+			slices.Contains([]string{"browser-command", "prompt-command"}, f.Name) && filepath.Base(values[0]) != values[0] {
+			values[0] = absolute(values[0])
 		}
 		for _, v := range values {
 			if f.Value.Type() == "bool" && v == "true" {
@@ -176,7 +169,7 @@ func (s *setup) arguments() ([]string, error) {
 			}
 		}
 	})
-	return args, failed
+	return args
 }
 
 // sessionFlags are those that may stand in a kubeconfig and here.

@@ -51,24 +51,7 @@ func (s *setup) takeOver(files []kubeconfigFile) (env []any, err error) {
 
 // kubeloginArgs are the flags that an exec entry gives to kubelogin.
 func kubeloginArgs(exec *clientcmdapi.ExecConfig) ([]string, bool) {
-	if exec == nil {
-		return nil, false
-	}
-	args := exec.Args
-	switch strings.TrimSuffix(filepath.Base(exec.Command), ".exe") {
-	case "kubelogin", "kubectl-oidc_login", "oidc-login":
-	case "kubectl":
-		if len(args) == 0 || args[0] != "oidc-login" && args[0] != "oidc_login" {
-			return nil, false
-		}
-		args = args[1:]
-	default:
-		return nil, false
-	}
-	if len(args) == 0 || args[0] != "get-token" {
-		return nil, false
-	}
-	return args[1:], true
+	return getTokenArguments(exec, "kubelogin", "kubectl-oidc_login", "oidc-login")
 }
 
 // Flags of kubelogin, from its documentation (docs/usage.md and pkg/cmd of
@@ -118,10 +101,10 @@ func (s *setup) translate(args []string) (remarks []string) {
 			}
 		case name == "oidc-use-pkce" && value == "true":
 			s.set(given, "oidc-pkce-method", "S256", remark)
-		case name == "token-cache-storage" && value == "none":
+		case name == "token-cache-storage" && (value == "none" || value == "keyring"):
 			s.set(given, name, value, remark)
-		case name == "token-cache-storage" && value == "keyring", name == "force-keyring" && value == "true":
-			remark("the keyring is not used: sessions are kept in files of mode 0600")
+		case name == "force-keyring" && value == "true":
+			s.set(given, "token-cache-storage", "keyring", remark)
 		case name == "token-cache-storage", name == "no-keyring", name == "force-keyring", name == "oidc-use-pkce":
 		case name == "token-cache-dir":
 			remark("--token-cache-dir is not taken over: the caches have nothing in common; a new login is needed")

@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"io"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -86,8 +85,8 @@ func (s *setup) apiServerFlags(ownCA bool) string {
 	}
 	if ownCA {
 		file := "/etc/kubernetes/oidc-ca.pem"
-		if abs, err := filepath.Abs(s.caFile); err == nil && s.caFile != "" && s.caData == "" {
-			file = abs
+		if s.caFile != "" && s.caData == "" {
+			file = absolute(s.caFile)
 		}
 		if s.output == "all" || s.output == "flags" {
 			s.ui.say("--oidc-ca-file=%s is a file on the API server's machine: put the provider's certificates there", file)

@@ -35,6 +35,9 @@ theirs, and the logins that wait for a person. No token is shown.`,
   # revoke and delete what no kubeconfig names, and what is of no use any more
   kubectl oidc-device status --prune`,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := checkOutput(c, &output); err != nil {
+				return err
+			}
 			ui := newUI(c.ErrOrStderr(), o.verbose)
 			inv, err := takeInventory(o.cacheDir)
 			if inv == nil {
@@ -53,6 +56,7 @@ theirs, and the logins that wait for a person. No token is shown.`,
 		},
 	}
 	f := c.Flags()
+	o.given = f
 	f.StringVarP(&output, "output", "o", "table", "table, wide, json or yaml")
 	f.BoolVar(&prune, "prune", false, "revoke and delete the sessions that no kubeconfig names and those that have expired")
 	f.BoolVar(&dryRun, "dry-run", false, "with --prune: only say what would be ended")
@@ -75,10 +79,8 @@ func (inv *inventory) print(out io.Writer, output string) error {
 			_, err = out.Write(b)
 		}
 		return err
-	case "table", "wide":
-		return inv.table(out, output == "wide")
 	}
-	return &usageError{message: "--output is none of: table, wide, json, yaml"}
+	return inv.table(out, output == "wide")
 }
 
 func (inv *inventory) table(out io.Writer, wide bool) error {
