@@ -101,13 +101,31 @@ func (d *Disk) Delete(id string) error {
 func (d *Disk) SetAside(id string) (string, error) { return d.setAside(id, d.Path(id)) }
 
 func (d *Disk) setAside(id, path string) (string, error) {
-	to := filepath.Join(d.dir, fmt.Sprintf("%s.corrupt-%s", id, time.Now().UTC().Format("20060102T150405.000")))
+	to := filepath.Join(d.dir, id+corruptName+time.Now().UTC().Format("20060102T150405.000"))
 	return to, os.Rename(path, to)
 }
 
 // List gives the ids of all sessions in the folder, readable or not, wherever
 // their tokens are.
 func (d *Disk) List() ([]string, error) { return d.names(".json", ".keyring.json") }
+
+// Aside gives the paths of what SetAside has moved away.
+func (d *Disk) Aside() ([]string, error) {
+	entries, err := os.ReadDir(d.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var paths []string
+	for _, e := range entries {
+		if id, _, ok := strings.Cut(e.Name(), corruptName); ok && isID(id) {
+			paths = append(paths, filepath.Join(d.dir, e.Name()))
+		}
+	}
+	return paths, err
+}
+
+// corruptName stands between the id and the time of what was set aside.
+const corruptName = ".corrupt-"
 
 // lockName ends the names of lock files.
 const lockName = ".lock"

@@ -162,10 +162,14 @@ func (t *trail) append(line []byte) error {
 	if err := os.MkdirAll(filepath.Dir(t.path), 0o700); err != nil {
 		return err
 	}
-	lock := flock.New(t.path+".lock", flock.SetPermissions(0o600))
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	locked, _ := lock.TryLockContext(ctx, 2*time.Millisecond+rand.N(4*time.Millisecond)) // see above
+	locked := false
+	lock := flock.New(t.path+".lock", flock.SetFlag(os.O_RDWR))
+	if f, _, err := openRegular(t.path+".lock", os.O_CREATE|os.O_RDWR|noFollow); err == nil {
+		f.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		locked, _ = lock.TryLockContext(ctx, 2*time.Millisecond+rand.N(4*time.Millisecond)) // see above
+	}
 	if locked {
 		defer lock.Unlock()
 	}
@@ -202,20 +206,13 @@ func (t *trail) open() (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(t.path), 0o700); err != nil {
 		return nil, err
 	}
-	switch info, err := os.Lstat(t.path); {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file", t.path)
-	}
-	f, err := os.OpenFile(t.path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
+	f, info, err := openRegular(t.path, os.O_APPEND|os.O_CREATE|os.O_RDWR|noFollow)
 	if err != nil {
 		return nil, err
 	}
 	// Whom the owner lets read it is the owner's choice; what others could
 	// write proves nothing.
-	if info, err := f.Stat(); err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o022 != 0 {
+	if runtime.GOOS != "windows" && info.Mode().Perm()&0o022 != 0 {
 		t.ui.warn("the audit log %s could be written by others (mode %04o): look at what is in it", t.path, info.Mode().Perm())
 		if err := f.Chmod(0o600); err != nil {
 			t.ui.warn("and its mode cannot be changed: %v", err)

@@ -509,7 +509,7 @@ func (d *doctor) checkStart(context.Context) result {
 		return skipped(noEntry)
 	}
 	if d.throughKubectl() {
-		return found("double-start", "in "+d.entry.file+": command: " + programName + ", and args that begin with get-token",
+		return found("double-start", "in "+d.entry.file+": command: "+programName+", and args that begin with get-token",
 			"kubectl runs kubectl, which runs this program: each call costs two starts more than it needs")
 	}
 	return fine("kubectl runs this program itself")

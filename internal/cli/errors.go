@@ -77,6 +77,7 @@ func explain(err error, command *cobra.Command) (message, hint string, status in
 		kept         *keptError
 		joined       *joinedError
 		refused      *policyError
+		stuck        *stuckError
 		unrecorded   *trailError
 		hinted       *hintedError
 	)
@@ -103,6 +104,8 @@ func explain(err error, command *cobra.Command) (message, hint string, status in
 		return message, "to run it by hand: unset " + execcred.EnvVar, exitUsage
 	case errors.As(err, &refused):
 		return message, "ask whoever set that policy, or change the flags that it bounds", exitVerification
+	case errors.As(err, &stuck):
+		return message, fmt.Sprintf("let it go on (fg, kill -CONT %d) or end it: kill -9 %d", stuck.pid, stuck.pid), exitFailure
 	case errors.As(err, &unrecorded):
 		return message, "give another file: --audit-log=FILE; without --audit-required it goes on all the same", exitFailure
 	case errors.As(err, &joined) && joined.status > 0:

@@ -26,7 +26,7 @@ type inventory struct {
 	Pending    []pendingLogin `json:"pending"`
 }
 
-// sessionState is one session, without its tokens. hack/docs/status.md has a line
+// sessionState is one session, without its tokens. hack/docs/stewardship.md has a line
 // for each field.
 type sessionState struct {
 	ID              string     `json:"id"`
@@ -50,6 +50,7 @@ type sessionState struct {
 	Problems        []problem  `json:"problems,omitempty"`
 
 	entry *cache.Entry
+	aside bool // it did not parse, and was moved out of the way
 	dir   string
 	refs  []kubeconfigRef
 }
@@ -115,16 +116,24 @@ func takeInventory(dir string) (*inventory, error) {
 	for _, dir := range dirs {
 		disk := cache.NewDisk(dir)
 		ids, err := disk.List()
-		if err != nil {
-			return nil, err
+		aside, aerr := disk.Aside()
+		if err = errors.Join(err, aerr); err != nil {
+			// One folder that cannot be read does not hide the others.
+			kubeErr = errors.Join(kubeErr, err)
+			continue
+		}
+		for _, path := range aside {
+			id, _, _ := strings.Cut(filepath.Base(path), ".")
+			inv.Sessions = append(inv.Sessions, sessionState{ID: id, Storage: "disk", Path: path, aside: true, Problems: []problem{{
+				Code: problemUnreadable, Fix: "rm " + shellQuote(path),
+				Message: path + " did not parse and was set aside; if it holds a token, that was not revoked",
+			}}})
 		}
 		states := make([]sessionState, len(ids))
 		each(len(ids), func(i int) { states[i] = stateOf(disk, dir, ids[i], refs, kubeErr != nil || named[ids[i]]) })
 		inv.Sessions = append(inv.Sessions, states...)
 		pending, err := pendingIn(disk)
-		if err != nil {
-			return nil, err
-		}
+		kubeErr = errors.Join(kubeErr, err)
 		inv.Pending = append(inv.Pending, pending...)
 	}
 	slices.SortStableFunc(inv.Sessions, func(a, b sessionState) int {
@@ -278,6 +287,16 @@ func (s *sessionState) optionsOf(given options) *options {
 	o.cacheDir, o.storage = s.dir, s.Storage
 	if s.entry != nil {
 		key := s.entry.Key
+		o.extraScopes, o.extraParams, o.offlineAccess = nil, key.ExtraParams, flow.Never
+		for _, scope := range key.Scopes {
+			switch scope {
+			case "openid":
+			case "offline_access":
+				o.offlineAccess = flow.Always
+			default:
+				o.extraScopes = append(o.extraScopes, scope)
+			}
+		}
 		o.issuer, o.clientID, o.useAccessToken = key.Issuer, key.ClientID, key.AccessToken
 		reach := s.entry.Reach
 		if o.caFile == "" && o.caData == "" && !o.insecureSkipTLSVerify {

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -80,7 +81,7 @@ func readKubeconfigs(files []string) (*kubeconfigs, error) {
 	var errs []error
 	seen := map[string]bool{} // users
 	for _, file := range files {
-		b, err := os.ReadFile(file)
+		b, err := readRegular(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -120,6 +121,16 @@ func readKubeconfigs(files []string) (*kubeconfigs, error) {
 		}
 	}
 	return all, errors.Join(errs...)
+}
+
+// readRegular does not wait for a pipe.
+func readRegular(path string) ([]byte, error) {
+	f, _, err := openRegular(path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
 }
 
 // contextsOf are those of a user.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -91,7 +92,7 @@ var reach = []string{
 func findRef(contextName, userName string) (*kubeconfigRef, error) {
 	refs, err := kubeconfigRefs()
 	for i, ref := range refs {
-		if ref.user == userName || contextName != "" && slices.Contains(ref.contexts, contextName) {
+		if userName != "" && ref.user == userName || contextName != "" && slices.Contains(ref.contexts, contextName) {
 			return &refs[i], nil
 		}
 	}
@@ -131,6 +132,13 @@ func logoutEach(ctx context.Context, sessions []sessionState, o options, local b
 			}
 			continue
 		}
+		if state.aside {
+			if err := endAside(state.Path, local, ui); err != nil {
+				ui.warn("%v", err)
+				failed = err
+			}
+			continue
+		}
 		s := newSession(state.optionsOf(o), ui)
 		s.id = state.ID
 		if err := s.logout(ctx, local); err != nil {
@@ -146,6 +154,18 @@ func logoutEach(ctx context.Context, sessions []sessionState, o options, local b
 	if failed != nil {
 		return &hintedError{err: failed, hint: "try again; to delete one here only: kubectl oidc-device logout --local, with the --context or the flags that name it"}
 	}
+	return nil
+}
+
+// endAside is for a session that did not parse: nobody knows what to revoke.
+func endAside(path string, local bool, ui *ui) error {
+	if !local {
+		return &keptError{fmt.Errorf("%s did not parse, so that it cannot be revoked; it was kept", path)}
+	}
+	if err := os.Remove(path); err != nil {
+		return err
+	}
+	ui.say("deleted %s", path)
 	return nil
 }
 
@@ -184,8 +204,20 @@ func (s *session) logout(ctx context.Context, local bool) error {
 		return err
 	}
 	defer unlock()
-	entry, err := s.load(true)
-	if err != nil || entry == nil { // nil: set aside, or ended by somebody else
+	entry, err := s.store.Load(s.id)
+	var corrupt *cache.CorruptError
+	switch {
+	case errors.Is(err, cache.ErrNotFound):
+		return nil // somebody else was faster
+	case errors.As(err, &corrupt) && local:
+		if err := s.store.Delete(s.id); err != nil {
+			return err
+		}
+		s.ui.say("deleted %s, which could not be read: if it held a token, that was not revoked", name)
+		return nil
+	case errors.As(err, &corrupt):
+		return &keptError{fmt.Errorf("%w, so that the session cannot be revoked; it was kept", corrupt)}
+	case err != nil:
 		return err
 	}
 	// Of a policy, only its trail concerns an end; a policy that cannot be read
@@ -198,7 +230,7 @@ func (s *session) logout(ctx context.Context, local bool) error {
 	if err := s.trail.ready(); err != nil {
 		return err
 	}
-	revoked := false
+	var revoked []string
 	if !local {
 		if revoked, err = s.revoke(ctx, entry); err != nil {
 			if ctx.Err() != nil {
@@ -217,14 +249,14 @@ func (s *session) logout(ctx context.Context, local bool) error {
 	}
 	s.note(func(n *cache.Notes) { n.Failure = nil })
 	s.ui.say("deleted %s", name)
-	if !revoked && !entry.RefreshToken.Empty() {
+	if !slices.Contains(revoked, flow.HintRefreshToken) && !entry.RefreshToken.Empty() {
 		until := "until the provider ends it"
 		if !entry.RefreshExpiresAt.IsZero() {
 			until = "until " + clock(entry.RefreshExpiresAt)
 		}
 		s.ui.say("its refresh token was not revoked: a copy of it stays good %s", until)
 	}
-	if valid(entry) && !(revoked && entry.Key.AccessToken) {
+	if valid(entry) && !slices.Contains(revoked, flow.HintAccessToken) {
 		s.ui.say("the token that kubectl was given cannot be called back: it stays good until %s", clock(entry.TokenExpiresAt))
 	}
 	return nil
@@ -238,11 +270,12 @@ type revocable struct {
 
 // revoke ends the refresh token, then the access token where that is what was
 // kept. A provider that cannot revoke is no error: what can be done is done.
-func (s *session) revoke(ctx context.Context, e *cache.Entry) (revoked bool, err error) {
+func (s *session) revoke(ctx context.Context, e *cache.Entry) (revoked []string, err error) {
 	client, err := s.flow(ctx)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
+	var refused *flow.ProviderError
 	tokens := []revocable{{e.RefreshToken, flow.HintRefreshToken, "refresh token"}}
 	if e.Key.AccessToken {
 		tokens = append(tokens, revocable{e.Token, flow.HintAccessToken, "access token"})
@@ -255,17 +288,21 @@ func (s *session) revoke(ctx context.Context, e *cache.Entry) (revoked bool, err
 		record := s.record(sessionRevoked, e)
 		record.OAuth.Revoked = t.hint
 		switch {
+		case t.hint == flow.HintAccessToken && errors.As(err, &refused) && refused.Code == "unsupported_token_type":
+			s.ui.warn("the provider does not revoke access tokens")
+			return revoked, s.put(record, err)
 		case errors.Is(err, flow.ErrNoRevocation):
 			s.ui.warn("%v: what it gave out stays valid until it expires; those who run it can end the session there", err)
-			return false, nil
+			return revoked, nil
 		case err != nil:
 			_ = s.put(record, err) // the session is kept: there will be another record
-			return false, err
+			return revoked, err
 		}
+		revoked = append(revoked, t.hint)
 		s.ui.say("the provider revoked the %s", t.name)
 		if err := s.put(record, nil); err != nil {
-			return false, err
+			return revoked, err
 		}
 	}
-	return true, nil
+	return revoked, nil
 }

@@ -3,7 +3,9 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -74,15 +76,48 @@ func readPolicies(files []string) ([]policy, error) {
 			return nil, &usageError{message: fmt.Sprintf("the policy cannot be read: %v", err), hint: "ls -l " + shellQuote(file)}
 		}
 		p := policy{source: file}
-		if err = yaml.UnmarshalStrict(b, &p); err == nil {
-			err = p.check()
-		}
-		if err != nil {
-			return nil, &usageError{message: fmt.Sprintf("the policy %s makes no sense: %v", file, err), hint: "mend it as the README's section on policies shows"}
+		if err = p.parse(b); err != nil {
+			return nil, &usageError{message: fmt.Sprintf("the policy %s makes no sense: %v", file, err), hint: "its form is in hack/docs/stewardship.md of this program's source"}
 		}
 		policies = append(policies, p)
 	}
 	return policies, nil
+}
+
+// readBounded reads a file whole, or not at all: half of a policy is another.
+func readBounded(f *os.File) ([]byte, error) {
+	const most = 1 << 20
+	b, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && len(b) > most {
+		err = fmt.Errorf("%s is larger than %d bytes", f.Name(), most)
+	}
+	return b, err
+}
+
+func (p *policy) parse(b []byte) error {
+	// Of several documents, the first alone would be read.
+	begun := false
+	for line := range strings.Lines(string(b)) {
+		line, _, _ = strings.Cut(strings.TrimRight(line, " \r\n"), " ")
+		if begun && line == "---" {
+			return errors.New("it holds more than one document")
+		}
+		begun = begun || line != "" && line != "---" && !strings.HasPrefix(line, "#")
+	}
+	if err := yaml.UnmarshalStrict(b, p); err != nil {
+		return err
+	}
+	// A list of which all elements are commented out would mean no bound at all.
+	var fields map[string]any
+	if err := yaml.Unmarshal(b, &fields); err != nil {
+		return err
+	}
+	for name, value := range fields {
+		if value == nil {
+			return fmt.Errorf("%s has no value", name)
+		}
+	}
+	return p.check()
 }
 
 func (p *policy) check() error {
@@ -114,6 +149,14 @@ func (p *policy) allows(o *options) error {
 	if p.AllowedIssuers != nil && !slices.Contains(*p.AllowedIssuers, o.issuer) {
 		return refuse("the issuer is %s", o.issuer)
 	}
+	if p.AllowedIssuers != nil {
+		// Else another provider could speak in an allowed one's name.
+		for _, endpoint := range []string{o.endpoints.DeviceAuthorization, o.endpoints.Token, o.endpoints.Revocation, o.endpoints.JWKS} {
+			if endpoint != "" && origin(endpoint) != origin(o.issuer) {
+				return refuse("an endpoint that was given is at %s, not at the issuer's host", flow.Clean(origin(endpoint), 100))
+			}
+		}
+	}
 	if p.AllowedClientIDs != nil && !slices.Contains(*p.AllowedClientIDs, o.clientID) {
 		return refuse("the client id is %s", o.clientID)
 	}
@@ -125,6 +168,14 @@ func (p *policy) allows(o *options) error {
 		}
 	}
 	return nil
+}
+
+func origin(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return address
+	}
+	return u.Scheme + "://" + u.Host
 }
 
 // accepts judges a token. What it warns of is not refused.
@@ -186,6 +237,11 @@ func (o *options) applyPolicies() error {
 		MaxTokenLifetime: metav1.Duration{Duration: o.maxTokenLifetime},
 	}
 	o.policies = append(policies, flags)
+	if slices.ContainsFunc(o.policies, func(p policy) bool { return p.BroaderToken == "refuse" }) {
+		for i := range o.policies { // each bound counts with the strictest verdict
+			o.policies[i].BroaderToken = "refuse"
+		}
+	}
 	for _, p := range policies {
 		if err := p.allows(o); err != nil {
 			return err

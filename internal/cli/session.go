@@ -105,6 +105,13 @@ func (s *session) newToken(ctx context.Context) (*cache.Entry, error) {
 	if err != nil || s.usable(entry) {
 		return entry, err
 	}
+	if valid(entry) {
+		if why := s.accept(entry, func(string, ...any) {}); why != nil {
+			if err := s.audit(tokenRefused, entry, why); err != nil {
+				return nil, err
+			}
+		}
+	}
 	if !s.fresh {
 		renewed, err := s.renew(ctx, entry)
 		if ctx.Err() != nil {
@@ -235,18 +242,37 @@ func (s *session) lock(ctx context.Context, enough func(*cache.Entry) bool) (unl
 		return func() {}, nil, nil
 	}
 	errServed := errors.New("somebody else renewed the session")
+	var stuck *stuckError
+	var overdue time.Time
 	errPending := fmt.Errorf("%w, and another process is waiting for its approval", errLoginNeeded)
 	var untrusted *cache.UntrustedError
 	shown := ""
 	unlock, err = s.disk.Lock(ctx, s.id, func(n cache.Notes) error {
-		if e, err := s.store.Load(s.id); err == nil && enough(e) {
+		e, err := s.store.Load(s.id)
+		if err == nil && enough(e) {
 			served = e
 			return errServed
+		}
+		// A holder that was stopped, as by Ctrl-Z at a prompt, keeps its lock.
+		// How long it is late is measured by the clock that sleeps with the
+		// machine: after a sleep the holder shall have its time to end.
+		switch limit := holderLimit(n); {
+		case limit.IsZero() || time.Now().Before(limit):
+			overdue = time.Time{}
+		case overdue.IsZero():
+			overdue = time.Now()
+		case time.Since(overdue) > holderGrace:
+			return &stuckError{pid: n.Holder.PID, since: n.Holder.Since}
 		}
 		switch {
 		case n.Prompt != nil && time.Now().Before(n.Prompt.ExpiresAt) && safe(n.Prompt):
 			if s.options.prompt == "never" || s.refused != nil {
 				return errPending
+			}
+			if err == nil && valid(e) && !s.fresh && !s.forceRefresh && !s.forbidden(e) {
+				s.ui.warn("process %d is waiting for the approval of a new login; the token that is there is good until %s", n.Holder.PID, clock(e.TokenExpiresAt))
+				served = e
+				return errServed
 			}
 			s.waited = true
 			if shown != n.Prompt.UserCode {
@@ -267,13 +293,38 @@ func (s *session) lock(ctx context.Context, enough func(*cache.Entry) bool) (unl
 		return nil, served, nil
 	case ctx.Err() != nil:
 		return nil, nil, context.Cause(ctx)
-	case errors.Is(err, errPending), errors.As(err, &untrusted):
+	case errors.Is(err, errPending), errors.As(err, &untrusted), errors.As(err, &stuck):
 		return nil, nil, err
 	case err != nil:
 		s.ui.warn("no lock can be had in %s (%v); going on without one", s.cacheDir, err)
 		return func() {}, nil, nil
 	}
 	return unlock, nil, nil
+}
+
+// holderGrace is how much longer than it may take a holder is waited for.
+const holderGrace = time.Minute
+
+// holderLimit is when a holder should be done: a login with its code, anything
+// else within minutes, even where nothing answers.
+func holderLimit(n cache.Notes) time.Time {
+	switch {
+	case n.Holder.PID == 0:
+		return time.Time{}
+	case n.Prompt != nil:
+		return n.Prompt.ExpiresAt
+	}
+	return n.Holder.Since.Add(5 * time.Minute)
+}
+
+// stuckError is a process that has the lock and does not go on.
+type stuckError struct {
+	pid   int
+	since time.Time
+}
+
+func (e *stuckError) Error() string {
+	return fmt.Sprintf("process %d has had this session since %s and does not go on: it was probably stopped", e.pid, clock(e.since))
 }
 
 // safe says whether a prompt out of a lock file may be shown: it was checked
@@ -384,13 +435,9 @@ const renewalTime = 15 * time.Second
 
 // refresh is one renewal, saved.
 func (s *session) refresh(ctx context.Context, e *cache.Entry) (*cache.Entry, error) {
-	// A provider that hangs must not outlast the token that is still good, nor
-	// the patience of whoever waits.
-	limit := renewalTime
-	if valid(e) {
-		limit = min(limit, max(time.Until(e.TokenExpiresAt)/2, 2*time.Second))
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	// Not less where a good token is about to end: a request that is given up
+	// on its way may cost the refresh token.
+	ctx, cancel := context.WithTimeout(ctx, renewalTime)
 	defer cancel()
 	// Nothing is said between the provider's answer and the save: a reader of
 	// stderr that is gone, or a terminal that is stopped, must not come between.
@@ -426,8 +473,14 @@ func (s *session) refresh(ctx context.Context, e *cache.Entry) (*cache.Entry, er
 	if err := s.accept(&renewed, s.ui.detail); err != nil {
 		return nil, s.refuse(ctx, client, &renewed, err)
 	}
+	// First the save, lest a rotated refresh token be lost.
 	s.save(&renewed)
-	return &renewed, s.audit(tokenRenewed, &renewed, nil)
+	if err := s.audit(tokenRenewed, &renewed, nil); err != nil {
+		renewed.Token = cache.Secret{} // what is not recorded, nobody shall have
+		s.save(&renewed)
+		return nil, err
+	}
+	return &renewed, nil
 }
 
 // refusesToken says whether an error is about a token that came and is not
@@ -442,17 +495,23 @@ func refusesToken(err error) bool {
 // refuse is the end of a token that a policy does not allow: nobody shall have
 // it, so that the provider is told, as far as it can be.
 func (s *session) refuse(ctx context.Context, client *flow.Client, e *cache.Entry, err error) error {
+	s.discard(ctx, client, e)
 	if aerr := s.audit(tokenRefused, e, err); aerr != nil {
 		return aerr
 	}
-	if !e.RefreshToken.Empty() {
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		defer cancel()
-		if rerr := client.Revoke(ctx, e.RefreshToken, flow.HintRefreshToken); rerr != nil {
-			s.ui.warn("the session that was refused could not be revoked: %v", rerr)
-		}
-	}
 	return err
+}
+
+// discard revokes a session that nobody shall have.
+func (s *session) discard(ctx context.Context, client *flow.Client, e *cache.Entry) {
+	if e.RefreshToken.Empty() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := client.Revoke(ctx, e.RefreshToken, flow.HintRefreshToken); err != nil {
+		s.ui.warn("the session that is not kept could not be revoked: %v", err)
+	}
 }
 
 // login runs the device grant. e is the session that it will replace, or nil.
@@ -512,11 +571,13 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 		s.noteFailure(err)
 		return nil, s.refuse(ctx, client, entry, err)
 	}
-	s.save(entry)
-	s.note(func(n *cache.Notes) { n.Prompt, n.Failure = nil, nil })
 	if err := s.audit(loginApproved, entry, nil); err != nil {
+		s.noteFailure(err)
+		s.discard(ctx, client, entry)
 		return nil, err
 	}
+	s.save(entry)
+	s.note(func(n *cache.Notes) { n.Prompt, n.Failure = nil, nil })
 	s.ui.say("signed in as %s; the token is good until %s", whoIs(entry), clock(entry.TokenExpiresAt))
 	return entry, nil
 }

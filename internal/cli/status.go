@@ -29,7 +29,7 @@ theirs, and the logins that wait for a person. No token is shown.`,
 		Example: `  # which sessions are there, and what is wrong with them
   kubectl oidc-device status
 
-  # the same for a program; see hack/docs/status.md
+  # the same for a program; see hack/docs/stewardship.md in its source
   kubectl oidc-device status -o json
 
   # revoke and delete what no kubeconfig names, and what is of no use any more
@@ -44,7 +44,7 @@ theirs, and the logins that wait for a person. No token is shown.`,
 				return err
 			}
 			if err != nil {
-				ui.warn("%v: what it names is not known, so nothing counts as orphaned", err)
+				ui.warn("%s: what is named there is not known, so nothing counts as orphaned", flow.Clean(strings.ReplaceAll(err.Error(), "\n", "; "), 1000))
 			}
 			if dryRun && !prune {
 				return &usageError{message: "--dry-run is for --prune"}
@@ -135,10 +135,15 @@ func (inv *inventory) table(out io.Writer, wide bool) error {
 	}
 	for _, s := range inv.Sessions {
 		for _, p := range s.Problems {
-			if p.Fix != "" {
-				if _, err := fmt.Fprintf(out, "\n%s\n    if nobody else wrote it: %s\n", p.Message, p.Fix); err != nil {
-					return err
-				}
+			if p.Fix == "" {
+				continue
+			}
+			fix := p.Fix
+			if p.Code == problemUntrusted {
+				fix = "if nobody else wrote it: " + fix
+			}
+			if _, err := fmt.Fprintf(out, "\n%s\n    %s\n", p.Message, fix); err != nil {
+				return err
 			}
 		}
 	}
