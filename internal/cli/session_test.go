@@ -1,13 +1,20 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/oidc-device/kubectl-oidc_device/cache"
 	"github.com/oidc-device/kubectl-oidc_device/flow"
+	"github.com/oidc-device/kubectl-oidc_device/internal/issuer"
 )
 
 func TestCoolDown(t *testing.T) {
@@ -100,6 +107,122 @@ func TestUsable(t *testing.T) {
 	approved.ApprovedAt = now.Add(time.Millisecond)
 	if s := (&session{options: &options{}, started: now, fresh: true}); !s.usable(approved) {
 		t.Error("login: a login that another process ran meanwhile was not taken")
+	}
+}
+
+// A holder that was stopped, as by Ctrl-Z, keeps its lock: who waits for it
+// names it in the end, and does not wait for ever.
+func TestStoppedHolder(t *testing.T) {
+	for name, prompt := range map[string]*cache.Prompt{
+		"at a prompt":  {VerificationURI: "https://idp.example.com/device", UserCode: "ABCD-EFGH", ExpiresAt: time.Now().Add(5 * time.Minute)},
+		"in a renewal": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				s := newSession(&options{issuer: "https://a", clientID: "c", cacheDir: dir}, &ui{out: io.Discard})
+				unlock, err := s.disk.Lock(t.Context(), s.id, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer unlock()
+				if prompt != nil {
+					prompt.ExpiresAt = time.Now().Add(5 * time.Minute)
+				}
+				s.note(func(n *cache.Notes) { n.Prompt = prompt })
+				start := time.Now()
+				_, _, err = s.lock(t.Context(), func(*cache.Entry) bool { return false })
+				var stuck *stuckError
+				if took := time.Since(start).Round(time.Second); !errors.As(err, &stuck) || stuck.pid != os.Getpid() || took != 5*time.Minute+holderGrace {
+					t.Errorf("after %s: %v", took, err)
+				}
+			})
+		})
+	}
+}
+
+// While another process waits for a person, a token that is good for a moment
+// yet is better than waiting for the same person.
+func TestPendingLoginDoesNotHoldBack(t *testing.T) {
+	var out bytes.Buffer
+	s := newSession(&options{issuer: "https://a", clientID: "c", cacheDir: t.TempDir(), minValidity: time.Minute}, &ui{out: &out})
+	entry := &cache.Entry{Key: s.key(), Token: cache.NewSecret("t"), TokenIssuedAt: time.Now().Add(-time.Hour), TokenExpiresAt: time.Now().Add(40 * time.Second)}
+	s.save(entry)
+	unlock, err := s.disk.Lock(t.Context(), s.id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	s.note(func(n *cache.Notes) {
+		n.Prompt = &cache.Prompt{VerificationURI: "https://idp.example.com/device", UserCode: "ABCD-EFGH", ExpiresAt: time.Now().Add(time.Minute)}
+	})
+	got, err := s.newToken(t.Context())
+	if err != nil || !got.Token.Equal(entry.Token) || strings.Contains(out.String(), "ABCD-EFGH") {
+		t.Errorf("%v, %v\n%s", got, err, &out)
+	}
+}
+
+// Before invalid_grant is believed the cache is read once more: where there are
+// no locks, somebody else may have used the refresh token a moment ago.
+func TestInvalidGrantIsNotBelievedAtOnce(t *testing.T) {
+	is, err := issuer.Start(issuer.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer is.Close()
+	var out bytes.Buffer
+	s := newSession(&options{issuer: is.URL(), clientID: "kubectl", cacheDir: t.TempDir(), auditLog: "none"}, &ui{out: &out})
+	now := time.Now()
+	old := &cache.Entry{Key: s.key(), Token: cache.NewSecret("old"), RefreshToken: cache.NewSecret("used"), TokenIssuedAt: now.Add(-time.Hour), TokenExpiresAt: now.Add(-time.Minute)}
+	renewed := *old
+	renewed.Token, renewed.RefreshToken = cache.NewSecret("new"), cache.NewSecret("rotated")
+	renewed.TokenIssuedAt, renewed.TokenExpiresAt = now, now.Add(time.Hour)
+	s.save(&renewed)
+	got, err := s.renew(t.Context(), old)
+	if err != nil || !got.Token.Equal(renewed.Token) || is.Count("refresh") != 1 || out.Len() > 0 {
+		t.Errorf("%v, %v, %d requests\n%s", got, err, is.Count("refresh"), &out)
+	}
+}
+
+// A prompt out of a lock file is shown only if it could have been one of ours.
+func TestPromptOfALockFileIsChecked(t *testing.T) {
+	good := cache.Prompt{VerificationURI: "https://idp.example.com/device", VerificationURIComplete: "https://idp.example.com/device?user_code=A", UserCode: "A"}
+	for name, change := range map[string]func(*cache.Prompt){
+		"the link":          func(p *cache.Prompt) { p.VerificationURI = "file:///etc/passwd" },
+		"no link":           func(p *cache.Prompt) { p.VerificationURI = "" },
+		"the complete link": func(p *cache.Prompt) { p.VerificationURIComplete = "javascript:alert(1)" },
+		"the code":          func(p *cache.Prompt) { p.UserCode = "A\x1b[2J" },
+	} {
+		p := good
+		if change(&p); safe(&p) {
+			t.Errorf("%s: %+v is shown", name, p)
+		}
+	}
+	if !safe(&good) {
+		t.Errorf("%+v is not shown", good)
+	}
+}
+
+// The administrator's policy is one that is read.
+func TestSystemPolicyIsRead(t *testing.T) {
+	t.Setenv("OIDC_DEVICE_POLICY", "")
+	if files := policyFiles(); !slices.Equal(files, []string{systemPolicy()}) || !filepath.IsAbs(files[0]) {
+		t.Errorf("%q", files)
+	}
+}
+
+// A kubeconfig can name a user with no name at all.
+func TestFindRef(t *testing.T) {
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "config"))
+	const text = `{"users": [
+{"name": "", "user": {"exec": {"command": "kubectl-oidc_device", "args": ["get-token", "--oidc-issuer-url=https://a", "--oidc-client-id=none"]}}},
+{"name": "u", "user": {"exec": {"command": "kubectl-oidc_device", "args": ["get-token", "--oidc-issuer-url=https://a", "--oidc-client-id=u"]}}}
+], "contexts": [{"name": "c", "context": {"user": "u"}}]}`
+	if err := os.WriteFile(os.Getenv("KUBECONFIG"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if ref, err := findRef("c", ""); err != nil || ref.options.clientID != "u" {
+		t.Errorf("%+v, %v", ref, err)
 	}
 }
 
