@@ -18,6 +18,10 @@ func newGetToken() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "get-token --oidc-issuer-url=URL --oidc-client-id=ID [flags]",
 		Short: "Print a token, as an ExecCredential for kubectl or bare for a script",
+		Long: `Print a token: the cached one, else one that is renewed, else, after a login that
+a person approves on any device, a new one. A policy may bound what is asked for
+and what is handed out: ` + systemPolicy() + `, and the file
+of $OIDC_DEVICE_POLICY; the stricter wins. HTTPS_PROXY and NO_PROXY count.`,
 		Example: `  # what kubectl runs, from the exec entry of a kubeconfig
   kubectl oidc-device get-token --oidc-issuer-url=https://idp.example.com --oidc-client-id=kubectl
 

@@ -112,6 +112,8 @@ func takeInventory(dir string) (*inventory, error) {
 			dirs = append(dirs, refs[i].options.cacheDir)
 		}
 	}
+	policies, err := readPolicies(policyFiles())
+	kubeErr = errors.Join(kubeErr, err)
 	inv := &inventory{APIVersion: inventoryVersion, Kind: "SessionList", Sessions: []sessionState{}, Pending: []pendingLogin{}}
 	for _, dir := range dirs {
 		disk := cache.NewDisk(dir)
@@ -130,7 +132,7 @@ func takeInventory(dir string) (*inventory, error) {
 			}}})
 		}
 		states := make([]sessionState, len(ids))
-		each(len(ids), func(i int) { states[i] = stateOf(disk, dir, ids[i], refs, kubeErr != nil || named[ids[i]]) })
+		each(len(ids), func(i int) { states[i] = stateOf(disk, dir, ids[i], refs, policies, kubeErr != nil || named[ids[i]]) })
 		inv.Sessions = append(inv.Sessions, states...)
 		pending, err := pendingIn(disk)
 		kubeErr = errors.Join(kubeErr, err)
@@ -167,17 +169,25 @@ func each(n int, f func(int)) {
 	running.Wait()
 }
 
-func stateOf(disk *cache.Disk, dir, id string, refs []kubeconfigRef, named bool) sessionState {
+func stateOf(disk *cache.Disk, dir, id string, refs []kubeconfigRef, policies []policy, named bool) sessionState {
 	state := sessionState{ID: id, Storage: "disk", Path: disk.Path(id), dir: dir}
-	var maxAge time.Duration
+	var maxAge, maxLife time.Duration // the least that anybody allows; 0 for any
+	least := func(d *time.Duration, other time.Duration) {
+		if other > 0 && (*d == 0 || other < *d) {
+			*d = other
+		}
+	}
+	for _, p := range policies {
+		least(&maxAge, p.MaxSessionAge.Duration)
+		least(&maxLife, p.MaxTokenLifetime.Duration)
+	}
 	for _, ref := range refs {
 		if ref.id == id && ref.options.cacheDir == dir {
 			state.refs = append(state.refs, ref)
 			state.KubeconfigUsers = append(state.KubeconfigUsers, ref.user)
 			state.Contexts = append(state.Contexts, ref.contexts...)
-			if a := ref.options.maxSessionAge; a > 0 && (maxAge == 0 || a < maxAge) {
-				maxAge = a
-			}
+			least(&maxAge, ref.options.maxSessionAge)
+			least(&maxLife, ref.options.maxTokenLifetime)
 		}
 	}
 	entry, err := disk.Load(id)
@@ -232,7 +242,7 @@ func stateOf(disk *cache.Disk, dir, id string, refs []kubeconfigRef, named bool)
 	}
 	switch {
 	case tooOld:
-		wrong(problemTooOld, "", "it is older than --max-session-age=%s", maxAge)
+		wrong(problemTooOld, "", "it is older than %s, the greatest age of a session here", maxAge)
 	case !state.Renewable && !now.Before(entry.TokenExpiresAt):
 		wrong(problemExpired, "", "its token has expired, and it cannot be renewed")
 	}
@@ -243,7 +253,7 @@ func stateOf(disk *cache.Disk, dir, id string, refs []kubeconfigRef, named bool)
 	default:
 		wrong(problemOrphaned, "", "no kubeconfig names it")
 	}
-	for _, b := range broader(append(slices.Clone(entry.ScopesRequested), entry.Key.Scopes...), entry.ScopesGranted, entry.Audience) {
+	for _, b := range broader(entry, maxLife) {
 		wrong(problemBroad, "", "%s", b)
 	}
 	return state

@@ -180,7 +180,7 @@ func origin(address string) string {
 
 // accepts judges a token. What it warns of is not refused.
 func (p *policy) accepts(o *options, e *cache.Entry) (warnings []string, err error) {
-	var hard, broad []string
+	var hard []string
 	if len(p.RequiredACR) > 0 && !slices.Contains(p.RequiredACR, e.ACR) {
 		hard = append(hard, fmt.Sprintf("the token's acr is %q, none of %s", e.ACR, strings.Join(p.RequiredACR, ", ")))
 	}
@@ -192,10 +192,7 @@ func (p *policy) accepts(o *options, e *cache.Entry) (warnings []string, err err
 	if p.ExactAudience && !slices.Equal(e.Audience, []string{o.clientID}) {
 		hard = append(hard, fmt.Sprintf("the token's audience is %q, not %s alone", e.Audience, o.clientID))
 	}
-	broad = append(broad, broader(append(slices.Clone(e.ScopesRequested), e.Key.Scopes...), e.ScopesGranted, e.Audience)...)
-	if life := e.TokenExpiresAt.Sub(e.TokenIssuedAt).Round(time.Second); p.MaxTokenLifetime.Duration > 0 && life > p.MaxTokenLifetime.Duration {
-		broad = append(broad, fmt.Sprintf("the token lasts %s, longer than %s", life, p.MaxTokenLifetime.Duration))
-	}
+	broad := broader(e, p.MaxTokenLifetime.Duration)
 	if p.BroaderToken == "refuse" {
 		hard, broad = append(hard, broad...), nil
 	}
@@ -207,19 +204,22 @@ func (p *policy) accepts(o *options, e *cache.Entry) (warnings []string, err err
 
 // broader says in what a token is broader than it was asked for. Scopes that
 // the provider does not tell count as those that were asked for (RFC 6749
-// section 5.1).
-func broader(requested, granted, audience []string) (found []string) {
+// section 5.1). maxLife is 0 for any.
+func broader(e *cache.Entry, maxLife time.Duration) (found []string) {
 	var more []string
-	for _, scope := range granted {
-		if !slices.Contains(requested, scope) {
+	for _, scope := range e.ScopesGranted {
+		if !slices.Contains(e.ScopesRequested, scope) && !slices.Contains(e.Key.Scopes, scope) {
 			more = append(more, scope)
 		}
 	}
 	if len(more) > 0 {
 		found = append(found, "scopes were granted that nobody asked for: "+strings.Join(more, " "))
 	}
-	if len(audience) > 1 {
-		found = append(found, "the token is for several audiences: "+strings.Join(audience, ", "))
+	if len(e.Audience) > 1 {
+		found = append(found, "the token is for several audiences: "+strings.Join(e.Audience, ", "))
+	}
+	if life := e.TokenExpiresAt.Sub(e.TokenIssuedAt).Round(time.Second); maxLife > 0 && life > maxLife {
+		found = append(found, fmt.Sprintf("the token lasts %s, longer than %s", life, maxLife))
 	}
 	return found
 }

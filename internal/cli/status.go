@@ -25,7 +25,9 @@ func newStatus() *cobra.Command {
 		Use:   "status [flags]",
 		Short: "List the sessions and the logins that wait for a person; never a token",
 		Long: `List the sessions of this user, in the cache and wherever the kubeconfigs keep
-theirs, and the logins that wait for a person. No token is shown.`,
+theirs, and the logins that wait for a person. No token is shown. Problems are
+judged by the policy too: ` + systemPolicy() + `, and the file of
+$OIDC_DEVICE_POLICY.`,
 		Example: `  # which sessions are there, and what is wrong with them
   kubectl oidc-device status
 
@@ -101,7 +103,7 @@ func (inv *inventory) table(out io.Writer, wide bool) error {
 	if len(inv.Sessions) > 0 {
 		head := []string{"ISSUER", "CLIENT ID", "NAME", "TOKEN", "RENEWABLE", "CONTEXTS", "PROBLEMS"}
 		if wide {
-			head = append(head, "APPROVED", "RENEWED", "KIND", "AUDIENCE", "SCOPES", "STORAGE", "SESSION", "PATH")
+			head = append(head, "SUBJECT", "USERS", "APPROVED", "RENEWED", "KIND", "AUDIENCE", "SCOPES", "STORAGE", "SESSION", "PATH")
 		}
 		row(head...)
 	}
@@ -116,7 +118,7 @@ func (inv *inventory) table(out io.Writer, wide bool) error {
 		}
 		cells := []string{host(s.Issuer), s.ClientID, name, left(s.TokenExpiresAt), s.renewable(), strings.Join(s.Contexts, ","), strings.Join(problems, ",")}
 		if wide {
-			cells = append(cells, ago(s.ApprovedAt), ago(s.RenewedAt), s.TokenKind, strings.Join(s.Audience, ","), strings.Join(s.ScopesGranted, ","), s.Storage, s.ID[:12], s.Path)
+			cells = append(cells, s.Subject, strings.Join(s.KubeconfigUsers, ","), ago(s.ApprovedAt), ago(s.RenewedAt), s.TokenKind, strings.Join(s.Audience, ","), strings.Join(s.ScopesGranted, ","), s.Storage, s.ID[:12], s.Path)
 		}
 		row(cells...)
 	}
