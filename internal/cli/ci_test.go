@@ -368,7 +368,7 @@ func TestCIForms(t *testing.T) {
 		}
 		var before, notice, after, mask string
 		if c.before != nil {
-			before, after = c.before(title, at), ""
+			before = c.before(title, at)
 		}
 		if c.notice != nil {
 			notice = c.notice(title, text)
