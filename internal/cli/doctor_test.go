@@ -25,6 +25,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,6 +45,7 @@ type patient struct {
 	entry map[string]any
 	// cluster is the one of the kubeconfig's context.
 	cluster map[string]any
+	tunnels atomic.Int32 // that the proxy made
 }
 
 func newPatient(t *testing.T, o issuer.Options) *patient {
@@ -236,11 +238,18 @@ func serving(t *testing.T, until time.Time, hosts ...string) (*tls.Config, []byt
 		t.Fatal(err)
 	}
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "a provider"}, DNSNames: hosts, IPAddresses: []net.IP{},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "a provider"},
 		NotBefore: time.Now().Add(-24 * time.Hour), NotAfter: until, IsCA: true, BasicConstraintsValid: true,
 	}
 	if len(hosts) == 0 {
-		c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+		hosts = []string{"127.0.0.1"}
+	}
+	for _, h := range hosts {
+		if ip := net.ParseIP(h); ip != nil {
+			c.IPAddresses = append(c.IPAddresses, ip)
+		} else {
+			c.DNSNames = append(c.DNSNames, h)
+		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
 	if err != nil {
@@ -548,6 +557,7 @@ func (p *patient) proxy(password, to string) {
 			there.Close()
 			return
 		}
+		p.tunnels.Add(1)
 		io.WriteString(here, "HTTP/1.1 200 OK\r\n\r\n")
 		// Each ends the other.
 		go func() { io.Copy(there, read); there.Close() }()
