@@ -339,10 +339,10 @@ var doctorCases = []struct {
 		p.issuerURL("https://idp.invalid")
 		p.env = append(p.env, "HTTPS_PROXY=http://proxy.invalid:3128")
 	}},
-	{"tcp-failed", "curl -v https://127.0.0.1:", func(p *patient) { p.is.Close() }},
+	// Port 1, where nobody is: one that was given back may be another test's.
+	{"tcp-failed", "curl -v https://127.0.0.1:1", func(p *patient) { p.issuerURL("http://127.0.0.1:1") }},
 	{"tcp-failed", "NO_PROXY=idp.invalid", func(p *patient) {
-		p.is.Close()
-		p.env = append(p.env, "HTTPS_PROXY="+p.is.URL())
+		p.env = append(p.env, "HTTPS_PROXY=http://127.0.0.1:1")
 		p.issuerURL("https://idp.invalid")
 	}},
 	{"proxy-refuses", "HTTPS_PROXY=http://USER:PASSWORD@127.0.0.1:", func(p *patient) {
