@@ -48,6 +48,59 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+// Each example of -h is a call that its command takes. It is not run.
+func TestHelpExamples(t *testing.T) {
+	call := regexp.MustCompile(`(?:kubectl oidc-device|kubectl-oidc_device) ([^|>)]+)`)
+	for _, name := range everyCommand {
+		examples := strings.Split(newCommand(name).Example, "\n\n")
+		want := 2
+		if name == "version" { // there is no other way to call it
+			want = 1
+		}
+		if len(examples) < want {
+			t.Errorf("%s -h has %d examples, want %d", name, len(examples), want)
+		}
+		for _, text := range examples {
+			if !strings.HasPrefix(text, "  # ") {
+				t.Errorf("%s -h does not say what an example is for:\n%s", name, text)
+			}
+			calls := 0
+			for line := range strings.SplitSeq(text, "\n") {
+				m := call.FindStringSubmatch(line)
+				if m == nil || strings.HasPrefix(line, "  #") {
+					continue
+				}
+				calls++
+				args := strings.Fields(m[1])
+				if args[0] != name {
+					t.Errorf("%s -h shows %s", name, args[0])
+					continue
+				}
+				c := newCommand(name)
+				err := c.ParseFlags(args[1:])
+				if err == nil {
+					err = c.ValidateArgs(c.Flags().Args())
+				}
+				if err != nil {
+					t.Errorf("%s -h shows %q: %v", name, m[1], err)
+				}
+				c.Flags().Visit(func(f *pflag.Flag) {
+					known := choices(f.Name)
+					if f.Name == "output" {
+						known = outputs(name)
+					}
+					if known != nil && !slices.Contains(known, f.Value.String()) {
+						t.Errorf("%s -h shows --%s=%s", name, f.Name, f.Value)
+					}
+				})
+			}
+			if calls == 0 {
+				t.Errorf("%s -h has an example without a call:\n%s", name, text)
+			}
+		}
+	}
+}
+
 // Every flag has the environment variable of the contract, and says so.
 func TestEveryFlagHasItsVariable(t *testing.T) {
 	for flag, want := range map[string]string{
