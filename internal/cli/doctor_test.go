@@ -637,6 +637,10 @@ func TestDoctorFindsNothing(t *testing.T) {
 			t.Errorf("%s says %q", name, messages[name])
 		}
 	}
+	// Nor is anything left of its own in the cache folder.
+	if left, err := filepath.Glob(filepath.Join(p.cache(), ".*")); err != nil || len(left) > 0 {
+		t.Errorf("it leaves %v: %v", left, err)
+	}
 	// Nobody is asked: the code was given, and is left to expire.
 	if n := len(p.is.PendingCodes()); n != 1 {
 		t.Errorf("%d codes are pending", n)
