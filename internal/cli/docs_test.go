@@ -260,9 +260,36 @@ func TestFormsAreDescribed(t *testing.T) {
 	if len(fields) < 40 {
 		t.Fatalf("found %d fields", len(fields))
 	}
-	for _, f := range fields {
-		if !strings.Contains(string(text), "`"+f+"`") {
-			t.Errorf("%s is not described", f)
+	described := func(where string, names []string) {
+		for _, n := range names {
+			if !strings.Contains(where, "`"+n+"`") {
+				t.Errorf("%s is not described", n)
+			}
+		}
+	}
+	described(string(text), fields)
+	// doctor's have names that others have too: its own section must have them.
+	_, section, _ := strings.Cut(string(text), "\n## `doctor -o json`")
+	section, _, _ = strings.Cut(section, "\n## ")
+	table, codes, _ := strings.Cut(section, "\n| code |")
+	fields = nil
+	walk("", reflect.TypeFor[diagnosis](), false)
+	if len(fields) < 15 {
+		t.Fatalf("found %d fields of doctor", len(fields))
+	}
+	described(table, append(fields, "Diagnosis", stateOK, stateWarning, stateWrong, stateSkipped))
+	states := map[string]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\| ([a-z]+) \\| .+ \\|$").FindAllStringSubmatch(codes, -1) {
+		states[m[1]] = m[2]
+	}
+	for code, state := range findings {
+		if states[code] != state {
+			t.Errorf("the finding %s, which is %s, is described as %q", code, state, states[code])
+		}
+	}
+	for code := range states {
+		if findings[code] == "" {
+			t.Errorf("the finding %s is described, and is none", code)
 		}
 	}
 	// The example of a policy has every field, and makes sense.
