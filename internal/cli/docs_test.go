@@ -155,6 +155,33 @@ func TestReadme(t *testing.T) {
 	}
 }
 
+// Every file that a help text, a hint or a comment names is there.
+func TestHelpNamesFiles(t *testing.T) {
+	sources, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for _, source := range sources {
+		if strings.HasSuffix(source, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range regexp.MustCompile(`\bhack/[\w./-]*\w`).FindAllString(string(text), -1) {
+			named++
+			if _, err := os.Stat(filepath.Join("..", "..", path)); err != nil {
+				t.Errorf("%s names %s, which is not there", source, path)
+			}
+		}
+	}
+	if named == 0 {
+		t.Error("no source names a file: are they read rightly?")
+	}
+}
+
 // The packages are leaves, and what makes kubectl heavy stays out of the
 // binary.
 func TestLayout(t *testing.T) {
