@@ -11,7 +11,7 @@ import (
 // openBrowser shows the link where a person sits at a graphical session of
 // this machine. It is a comfort: whatever fails, the link is on the screen.
 func (s *session) openBrowser(p cache.Prompt) {
-	command := s.browser(os.Getenv)
+	command := s.browser(runtime.GOOS, os.Getenv, inContainer(os.Getenv, os.Stat), exec.LookPath)
 	if command == nil {
 		return
 	}
@@ -31,27 +31,28 @@ func (s *session) openBrowser(p cache.Prompt) {
 	go func() { _ = opener.Wait() }() // its end is its own matter
 }
 
-// browser is the program that opens links here, or nil.
-func (s *session) browser(env func(string) string) []string {
+// browser is the program that opens links here, or nil. A CI job has nobody to
+// look at it, whatever --ci says.
+func (s *session) browser(goos string, env func(string) string, container bool, lookPath func(string) (string, error)) []string {
 	switch {
 	case s.skipOpenBrowser:
 		return nil
-	case !s.ui.terminal, env("CI") != "", env("SSH_CONNECTION") != "", env("SSH_TTY") != "", env("SSH_CLIENT") != "":
+	case !s.ui.terminal, detectCI(env).name != "", env("SSH_CONNECTION") != "", env("SSH_TTY") != "", env("SSH_CLIENT") != "":
 		return nil
 	case s.browserCommand != "":
 		return []string{s.browserCommand}
 	}
-	switch runtime.GOOS {
+	switch goos {
 	case "darwin":
 		return []string{"open"}
 	case "windows":
 		return []string{"rundll32", "url.dll,FileProtocolHandler"}
 	}
 	switch {
-	case inContainer(env):
+	case container:
 		return nil // a display may be forwarded; a browser is seldom there
 	case env("WSL_DISTRO_NAME") != "":
-		if path, err := exec.LookPath("wslview"); err == nil {
+		if path, err := lookPath("wslview"); err == nil {
 			return []string{path}
 		}
 		return nil
@@ -63,12 +64,12 @@ func (s *session) browser(env func(string) string) []string {
 
 // inContainer looks for what Docker, Podman, systemd-nspawn and Kubernetes leave
 // in theirs.
-func inContainer(env func(string) string) bool {
+func inContainer(env func(string) string, stat func(string) (os.FileInfo, error)) bool {
 	if env("container") != "" || env("KUBERNETES_SERVICE_HOST") != "" {
 		return true
 	}
 	for _, mark := range []string{"/.dockerenv", "/run/.containerenv"} {
-		if _, err := os.Stat(mark); err == nil {
+		if _, err := stat(mark); err == nil {
 			return true
 		}
 	}

@@ -37,8 +37,9 @@ type ciSystem struct {
 	// documents standard output, and where a task keeps the two apart it would
 	// show the token that was to be hidden.
 	mask func(token string) string
-	// public says whether everybody may read the log.
-	public func(env func(string) string) bool
+	// public says whether everybody may read the log, as the warning puts it:
+	// "is public", "may be public" where nothing tells, "" for no.
+	public func(env func(string) string) string
 }
 
 // pageState is a login's state on a page.
@@ -66,7 +67,7 @@ var ciSystems = []ciSystem{
 			return gitlabMarker("start", at) + flow.Clean(title, 200) + "\n"
 		},
 		after:  func(at time.Time) string { return gitlabMarker("end", at) + "\n" },
-		public: func(env func(string) string) bool { return env("CI_PROJECT_VISIBILITY") == "public" },
+		public: gitlabPublic,
 	},
 	{
 		name: "azure-pipelines", variable: "TF_BUILD", value: "True", jobName: "SYSTEM_JOBID", run: "BUILD_BUILDID",
@@ -229,12 +230,17 @@ func buildkiteAnnotation(ctx context.Context, markdown string, state pageState, 
 	return nil
 }
 
+const (
+	isPublic    = "is public"
+	maybePublic = "may be public"
+)
+
 // githubPublic reads the event that began the run: no variable tells who may
 // read the log.
-func githubPublic(env func(string) string) bool {
+func githubPublic(env func(string) string) string {
 	f, err := os.Open(env("GITHUB_EVENT_PATH"))
 	if err != nil {
-		return false
+		return maybePublic
 	}
 	defer f.Close()
 	var event struct {
@@ -244,10 +250,25 @@ func githubPublic(env func(string) string) bool {
 		} `json:"repository"`
 	}
 	if json.NewDecoder(io.LimitReader(f, 32<<20)).Decode(&event) != nil {
-		return false
+		return maybePublic
 	}
-	r := event.Repository
-	return r.Visibility == "public" || r.Visibility == "" && r.Private != nil && !*r.Private
+	switch r := event.Repository; {
+	case r.Visibility == "public", r.Visibility == "" && r.Private != nil && !*r.Private:
+		return isPublic
+	case r.Visibility == "" && r.Private == nil:
+		return maybePublic
+	}
+	return ""
+}
+
+func gitlabPublic(env func(string) string) string {
+	switch env("CI_PROJECT_VISIBILITY") {
+	case "public":
+		return isPublic
+	case "":
+		return maybePublic
+	}
+	return ""
 }
 
 // ciText is a prompt in one line.

@@ -48,6 +48,59 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+// Each example of -h is a call that its command takes. It is not run.
+func TestHelpExamples(t *testing.T) {
+	call := regexp.MustCompile(`(?:kubectl oidc-device|kubectl-oidc_device) ([^|>)]+)`)
+	for _, name := range everyCommand {
+		examples := strings.Split(newCommand(name).Example, "\n\n")
+		want := 2
+		if name == "version" { // there is no other way to call it
+			want = 1
+		}
+		if len(examples) < want {
+			t.Errorf("%s -h has %d examples, want %d", name, len(examples), want)
+		}
+		for _, text := range examples {
+			if !strings.HasPrefix(text, "  # ") {
+				t.Errorf("%s -h does not say what an example is for:\n%s", name, text)
+			}
+			calls := 0
+			for line := range strings.SplitSeq(text, "\n") {
+				m := call.FindStringSubmatch(line)
+				if m == nil || strings.HasPrefix(line, "  #") {
+					continue
+				}
+				calls++
+				args := strings.Fields(m[1])
+				if args[0] != name {
+					t.Errorf("%s -h shows %s", name, args[0])
+					continue
+				}
+				c := newCommand(name)
+				err := c.ParseFlags(args[1:])
+				if err == nil {
+					err = c.ValidateArgs(c.Flags().Args())
+				}
+				if err != nil {
+					t.Errorf("%s -h shows %q: %v", name, m[1], err)
+				}
+				c.Flags().Visit(func(f *pflag.Flag) {
+					known := choices(f.Name)
+					if f.Name == "output" {
+						known = outputs(name)
+					}
+					if known != nil && !slices.Contains(known, f.Value.String()) {
+						t.Errorf("%s -h shows --%s=%s", name, f.Name, f.Value)
+					}
+				})
+			}
+			if calls == 0 {
+				t.Errorf("%s -h has an example without a call:\n%s", name, text)
+			}
+		}
+	}
+}
+
 // Every flag has the environment variable of the contract, and says so.
 func TestEveryFlagHasItsVariable(t *testing.T) {
 	for flag, want := range map[string]string{
@@ -99,6 +152,33 @@ func TestReadme(t *testing.T) {
 		if !bytes.Contains(readme, []byte("\n| "+status+" | ")) {
 			t.Errorf("exit status %s is not in the README", status)
 		}
+	}
+}
+
+// Every file that a help text, a hint or a comment names is there.
+func TestHelpNamesFiles(t *testing.T) {
+	sources, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for _, source := range sources {
+		if strings.HasSuffix(source, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range regexp.MustCompile(`\bhack/[\w./-]*\w`).FindAllString(string(text), -1) {
+			named++
+			if _, err := os.Stat(filepath.Join("..", "..", path)); err != nil {
+				t.Errorf("%s names %s, which is not there", source, path)
+			}
+		}
+	}
+	if named == 0 {
+		t.Error("no source names a file: are they read rightly?")
 	}
 }
 
@@ -207,9 +287,36 @@ func TestFormsAreDescribed(t *testing.T) {
 	if len(fields) < 40 {
 		t.Fatalf("found %d fields", len(fields))
 	}
-	for _, f := range fields {
-		if !strings.Contains(string(text), "`"+f+"`") {
-			t.Errorf("%s is not described", f)
+	described := func(where string, names []string) {
+		for _, n := range names {
+			if !strings.Contains(where, "`"+n+"`") {
+				t.Errorf("%s is not described", n)
+			}
+		}
+	}
+	described(string(text), fields)
+	// doctor's have names that others have too: its own section must have them.
+	_, section, _ := strings.Cut(string(text), "\n## `doctor -o json`")
+	section, _, _ = strings.Cut(section, "\n## ")
+	table, codes, _ := strings.Cut(section, "\n| code |")
+	fields = nil
+	walk("", reflect.TypeFor[diagnosis](), false)
+	if len(fields) < 15 {
+		t.Fatalf("found %d fields of doctor", len(fields))
+	}
+	described(table, append(fields, "Diagnosis", stateOK, stateWarning, stateWrong, stateSkipped))
+	states := map[string]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\| ([a-z]+) \\| .+ \\|$").FindAllStringSubmatch(codes, -1) {
+		states[m[1]] = m[2]
+	}
+	for code, state := range findings {
+		if states[code] != state {
+			t.Errorf("the finding %s, which is %s, is described as %q", code, state, states[code])
+		}
+	}
+	for code := range states {
+		if findings[code] == "" {
+			t.Errorf("the finding %s is described, and is none", code)
 		}
 	}
 	// The example of a policy has every field, and makes sense.

@@ -770,16 +770,28 @@ func (d *doctor) checkCache(context.Context) result {
 		return found("cache-untrusted", untrusted.Mend, "%v", err)
 	}
 	// Access rights alone do not tell: of a full or a read-only file system, say.
-	probe, err := os.CreateTemp(d.cacheDir, ".doctor-*")
-	if err != nil {
-		return unwritable(err)
+	probe, err := writeProbe(d.cacheDir, d.id)
+	if err == nil {
+		err = os.Remove(probe)
 	}
-	_, err = probe.WriteString("this file can be deleted\n")
-	err = errors.Join(err, probe.Close(), os.Remove(probe.Name()))
 	if err != nil {
 		return unwritable(err)
 	}
 	return fine("%s", d.cacheDir)
+}
+
+// writeProbe writes a file of no worth. Its name is that of a session half
+// written, so that the cache sweeps away what a killed doctor leaves.
+func writeProbe(dir, id string) (path string, err error) {
+	probe, err := os.CreateTemp(dir, "."+id+".json*")
+	if err != nil {
+		return "", err
+	}
+	_, err = probe.WriteString("this file can be deleted\n")
+	if err = errors.Join(err, probe.Close()); err != nil {
+		return "", errors.Join(err, os.Remove(probe.Name()))
+	}
+	return probe.Name(), nil
 }
 
 func (d *doctor) checkSessions(context.Context) result {

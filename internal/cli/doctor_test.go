@@ -25,6 +25,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,6 +45,7 @@ type patient struct {
 	entry map[string]any
 	// cluster is the one of the kubeconfig's context.
 	cluster map[string]any
+	tunnels atomic.Int32 // that the proxy made
 }
 
 func newPatient(t *testing.T, o issuer.Options) *patient {
@@ -236,11 +238,18 @@ func serving(t *testing.T, until time.Time, hosts ...string) (*tls.Config, []byt
 		t.Fatal(err)
 	}
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "a provider"}, DNSNames: hosts, IPAddresses: []net.IP{},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "a provider"},
 		NotBefore: time.Now().Add(-24 * time.Hour), NotAfter: until, IsCA: true, BasicConstraintsValid: true,
 	}
 	if len(hosts) == 0 {
-		c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+		hosts = []string{"127.0.0.1"}
+	}
+	for _, h := range hosts {
+		if ip := net.ParseIP(h); ip != nil {
+			c.IPAddresses = append(c.IPAddresses, ip)
+		} else {
+			c.DNSNames = append(c.DNSNames, h)
+		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
 	if err != nil {
@@ -330,10 +339,10 @@ var doctorCases = []struct {
 		p.issuerURL("https://idp.invalid")
 		p.env = append(p.env, "HTTPS_PROXY=http://proxy.invalid:3128")
 	}},
-	{"tcp-failed", "curl -v https://127.0.0.1:", func(p *patient) { p.is.Close() }},
+	// Port 1, where nobody is: one that was given back may be another test's.
+	{"tcp-failed", "curl -v https://127.0.0.1:1", func(p *patient) { p.issuerURL("http://127.0.0.1:1") }},
 	{"tcp-failed", "NO_PROXY=idp.invalid", func(p *patient) {
-		p.is.Close()
-		p.env = append(p.env, "HTTPS_PROXY="+p.is.URL())
+		p.env = append(p.env, "HTTPS_PROXY=http://127.0.0.1:1")
 		p.issuerURL("https://idp.invalid")
 	}},
 	{"proxy-refuses", "HTTPS_PROXY=http://USER:PASSWORD@127.0.0.1:", func(p *patient) {
@@ -548,6 +557,7 @@ func (p *patient) proxy(password, to string) {
 			there.Close()
 			return
 		}
+		p.tunnels.Add(1)
 		io.WriteString(here, "HTTP/1.1 200 OK\r\n\r\n")
 		// Each ends the other.
 		go func() { io.Copy(there, read); there.Close() }()
@@ -626,6 +636,10 @@ func TestDoctorFindsNothing(t *testing.T) {
 		if !strings.Contains(messages[name], want) {
 			t.Errorf("%s says %q", name, messages[name])
 		}
+	}
+	// Nor is anything left of its own in the cache folder.
+	if left, err := filepath.Glob(filepath.Join(p.cache(), ".*")); err != nil || len(left) > 0 {
+		t.Errorf("it leaves %v: %v", left, err)
 	}
 	// Nobody is asked: the code was given, and is left to expire.
 	if n := len(p.is.PendingCodes()); n != 1 {

@@ -104,38 +104,3 @@ func TestCommandLine(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
-
-func TestBrowser(t *testing.T) {
-	s := &session{options: &options{}, ui: &ui{screen: screen{terminal: true}}}
-	env := func(pairs ...string) func(string) string {
-		return func(name string) string {
-			for i := 0; i < len(pairs); i += 2 {
-				if pairs[i] == name {
-					return pairs[i+1]
-				}
-			}
-			return ""
-		}
-	}
-	for _, remote := range []string{"SSH_CONNECTION", "SSH_TTY", "SSH_CLIENT", "CI"} {
-		if got := s.browser(env("DISPLAY", ":0", remote, "1")); got != nil {
-			t.Errorf("%s: %v", remote, got)
-		}
-	}
-	s.ui.terminal = false
-	if got := s.browser(env("DISPLAY", ":0")); got != nil {
-		t.Errorf("no terminal: %v", got)
-	}
-	s.browserCommand = "firefox"
-	if got := s.browser(env("CI", "true")); got != nil {
-		t.Errorf("--browser-command in CI: %v", got)
-	}
-	s.ui.terminal = true
-	if got := s.browser(env()); len(got) != 1 || got[0] != "firefox" {
-		t.Errorf("--browser-command: %v", got)
-	}
-	s.skipOpenBrowser = true
-	if got := s.browser(env("DISPLAY", ":0")); got != nil {
-		t.Errorf("--skip-open-browser: %v", got)
-	}
-}

@@ -61,11 +61,7 @@ other device; kubectl gets a short-lived token (RFC 8628).`,
 		SilenceUsage:  true,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				unknown := &usageError{message: fmt.Sprintf("unknown command %q", args[0])}
-				if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-					unknown.hint = "did you mean: kubectl oidc-device " + near[0]
-				}
-				return unknown
+				return unknownCommand(c, args[0])
 			}
 			return nil
 		},
@@ -96,6 +92,12 @@ other device; kubectl gets a short-lived token (RFC 8628).`,
 	}
 	for _, name := range names {
 		root.AddCommand(newCommand(name))
+	}
+	root.InitDefaultHelpCmd() // which would otherwise come later
+	for _, c := range root.Commands() {
+		if c.Name() == "help" {
+			c.Args = helpArguments
+		}
 	}
 	if len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
 		for _, c := range root.Commands() {
@@ -131,6 +133,31 @@ func newCommand(name string) *cobra.Command {
 		c.Args = noArguments
 	}
 	return c
+}
+
+func unknownCommand(root *cobra.Command, name string) error {
+	unknown := &usageError{message: fmt.Sprintf("unknown command %q", name), hint: root.CommandPath() + " -h"}
+	if near := root.SuggestionsFor(name); len(near) > 0 {
+		unknown.hint = "did you mean: kubectl oidc-device " + near[0]
+	}
+	return unknown
+}
+
+// helpArguments is for "help COMMAND", which by itself takes a command that is
+// not there for a call without one.
+func helpArguments(c *cobra.Command, args []string) error {
+	switch len(args) {
+	case 0:
+		return nil
+	case 1:
+		for _, known := range c.Root().Commands() {
+			if known.Name() == args[0] {
+				return nil
+			}
+		}
+		return unknownCommand(c.Root(), args[0])
+	}
+	return &usageError{message: "help takes one argument, a command"}
 }
 
 func noArguments(c *cobra.Command, args []string) error {

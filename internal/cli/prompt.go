@@ -36,8 +36,10 @@ func (s *session) show(ctx context.Context, p cache.Prompt, scopes []string) (en
 	if c.notice != nil {
 		s.ui.raw(c.notice(title, ciText(link, p.UserCode, complete, p.ExpiresAt)))
 	}
-	if c.public != nil && c.public(os.Getenv) {
-		s.ui.warn("this log is public, so that anybody may see the code. It grants nothing by itself; approve none but that of a job of your own")
+	if c.public != nil {
+		if is := c.public(os.Getenv); is != "" {
+			s.ui.warn("this log %s, so that anybody may see the code. It grants nothing by itself; approve none but that of a job of your own", is)
+		}
 	}
 	stop := s.runPromptCommand(ctx, p, link)
 	onPage := c.page != nil && s.page(ctx, ciMarkdown(title, link, p.UserCode, complete, p.ExpiresAt), pageWaiting)

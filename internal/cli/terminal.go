@@ -19,8 +19,9 @@ type screen struct {
 }
 
 func screenOf(f *os.File, env func(string) string) screen {
-	s := screen{terminal: isTerminal(f)}
-	if !s.terminal {
+	terminal := isTerminal(f)
+	s := drawnOn(terminal, terminal && understandsEscapes(f), runtime.GOOS, env)
+	if !terminal {
 		return s
 	}
 	s.size = func() (int, int) {
@@ -30,15 +31,23 @@ func screenOf(f *os.File, env func(string) string) screen {
 		}
 		return columns, rows
 	}
-	s.inPlace = env("TERM") != "dumb" && understandsEscapes(f)
-	s.colour = s.inPlace && env("NO_COLOR") == ""
-	s.blocks = s.inPlace && speaksUTF8(env)
 	return s
 }
 
+// drawnOn is what there may be on a screen.
+func drawnOn(terminal, escapes bool, goos string, env func(string) string) screen {
+	inPlace := terminal && escapes && env("TERM") != "dumb"
+	return screen{
+		terminal: terminal,
+		inPlace:  inPlace,
+		colour:   inPlace && env("NO_COLOR") == "",
+		blocks:   inPlace && speaksUTF8(goos, env),
+	}
+}
+
 // speaksUTF8 follows the order of locale(7).
-func speaksUTF8(env func(string) string) bool {
-	if runtime.GOOS == "windows" || runtime.GOOS == "darwin" {
+func speaksUTF8(goos string, env func(string) string) bool {
+	if goos == "windows" || goos == "darwin" {
 		return true
 	}
 	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {

@@ -126,10 +126,19 @@ func TestPromptFits(t *testing.T) {
 	}
 }
 
-func TestScreen(t *testing.T) {
-	if s := screenOf(os.Stdin, func(string) string { return "" }); s.terminal && s.size == nil {
-		t.Error("a terminal without a size")
+// envOf is an environment of pairs NAME=VALUE.
+func envOf(pairs ...string) func(string) string {
+	return func(name string) string {
+		for _, p := range pairs {
+			if n, value, _ := strings.Cut(p, "="); n == name {
+				return value
+			}
+		}
+		return ""
 	}
+}
+
+func TestScreen(t *testing.T) {
 	pipe, _, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -138,15 +147,44 @@ func TestScreen(t *testing.T) {
 	if s := screenOf(pipe, os.Getenv); s.terminal || s.colour || s.columns() != 0 {
 		t.Error("a pipe is taken for a terminal")
 	}
-	for env, want := range map[string]bool{"LANG=C.UTF-8": true, "LANG=en_US.utf8": true, "LANG=C": false, "LC_ALL=C": false, "": false} {
-		name, value, _ := strings.Cut(env, "=")
-		if got := speaksUTF8(func(n string) string {
-			if n == name {
-				return value
-			}
-			return ""
-		}); got != want {
-			t.Errorf("%s: %v", env, got)
+	everything := screen{terminal: true, inPlace: true, colour: true, blocks: true}
+	for _, tt := range []struct {
+		name              string
+		terminal, escapes bool
+		goos              string
+		env               []string
+		want              screen
+	}{
+		{"a terminal", true, true, "linux", []string{"TERM=xterm", "LANG=C.UTF-8"}, everything},
+		{"no terminal", false, true, "linux", []string{"TERM=xterm", "LANG=C.UTF-8"}, screen{}},
+		{"an old console", true, false, "windows", nil, screen{terminal: true}},
+		{"a console", true, true, "windows", nil, everything},
+		{"TERM=dumb", true, true, "linux", []string{"TERM=dumb", "LANG=C.UTF-8"}, screen{terminal: true}},
+		{"NO_COLOR", true, true, "linux", []string{"NO_COLOR=1", "LANG=C.UTF-8"}, screen{terminal: true, inPlace: true, blocks: true}},
+		// https://no-color.org: when present and not an empty string
+		{"NO_COLOR=", true, true, "linux", []string{"NO_COLOR=", "LANG=C.UTF-8"}, everything},
+		{"no UTF-8", true, true, "linux", []string{"LANG=C"}, screen{terminal: true, inPlace: true, colour: true}},
+	} {
+		got := drawnOn(tt.terminal, tt.escapes, tt.goos, envOf(tt.env...))
+		if got.terminal != tt.want.terminal || got.inPlace != tt.want.inPlace || got.colour != tt.want.colour || got.blocks != tt.want.blocks {
+			t.Errorf("%s: %+v", tt.name, got)
+		}
+	}
+	for _, tt := range []struct {
+		goos string
+		env  []string
+		want bool
+	}{
+		{"linux", []string{"LANG=C.UTF-8"}, true},
+		{"linux", []string{"LANG=en_US.utf8"}, true},
+		{"linux", []string{"LANG=C"}, false},
+		{"linux", []string{"LC_ALL=C", "LANG=C.UTF-8"}, false},
+		{"linux", []string{"LC_CTYPE=C.UTF-8", "LANG=C"}, true},
+		{"linux", nil, false},
+		{"darwin", nil, true},
+	} {
+		if got := speaksUTF8(tt.goos, envOf(tt.env...)); got != tt.want {
+			t.Errorf("%s %v: %v", tt.goos, tt.env, got)
 		}
 	}
 }
