@@ -47,6 +47,7 @@ type Prompt struct {
 	ExpiresAt               time.Time `json:"expires_at"`
 	Issuer                  string    `json:"issuer"`
 	ClientID                string    `json:"client_id"`
+	Scopes                  []string  `json:"scopes"`
 }
 
 // Failure is a login that was denied, that expired or that timed out.

@@ -200,7 +200,7 @@ func TestHolderEnds(t *testing.T) {
 	w.until("the holder's prompt", func() bool { return strings.Contains(holder.err.String(), "/device") })
 	waiter := w.start("get-token")
 	w.until("the waiter's prompt", func() bool {
-		return strings.Contains(waiter.err.String(), "is waiting for the approval of this same login")
+		return strings.Contains(waiter.err.String(), "is waiting for the approval of this same login") && strings.Contains(waiter.err.String(), "(client kubectl, scopes openid offline_access)")
 	})
 	if err := holder.Process.Kill(); err != nil {
 		t.Fatal(err)

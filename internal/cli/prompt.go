@@ -19,7 +19,7 @@ import (
 
 // show asks a person to approve a login, in every form that there is here.
 // ended is for the login's end, whatever that is.
-func (s *session) show(ctx context.Context, p cache.Prompt, scopes []string) (ended func(error)) {
+func (s *session) show(ctx context.Context, p cache.Prompt) (ended func(error)) {
 	title := "Sign in to " + s.issuer
 	if u, err := url.Parse(s.issuer); err == nil {
 		title = "Sign in to " + u.Host
@@ -32,7 +32,7 @@ func (s *session) show(ctx context.Context, p cache.Prompt, scopes []string) (en
 	if c.before != nil {
 		s.ui.raw(c.before(title, time.Now()))
 	}
-	s.ui.prompt(s.options, p, scopes)
+	s.ui.prompt(s.options, p)
 	if c.notice != nil {
 		s.ui.raw(c.notice(title, ciText(link, p.UserCode, complete, p.ExpiresAt)))
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/oidc-device/kubectl-oidc_device/cache"
@@ -278,7 +279,7 @@ func (s *session) lock(ctx context.Context, enough func(*cache.Entry) bool) (unl
 			if shown != n.Prompt.UserCode {
 				shown = n.Prompt.UserCode
 				s.ui.say("process %d is waiting for the approval of this same login", n.Holder.PID)
-				s.ui.prompt(s.options, *n.Prompt, nil)
+				s.ui.prompt(s.options, *n.Prompt)
 			}
 			s.ui.countdown(n.Prompt.ExpiresAt)
 		case shown == "" && time.Since(s.started) > 2*time.Second && n.Holder.PID != 0:
@@ -331,6 +332,7 @@ func (e *stuckError) Error() string {
 // before it was written, but the file is not signed.
 func safe(p *cache.Prompt) bool {
 	return flow.CheckURL(p.VerificationURI) == nil && p.UserCode == flow.Clean(p.UserCode, 100) &&
+		strings.Join(p.Scopes, " ") == flow.Clean(strings.Join(p.Scopes, " "), 2000) &&
 		(p.VerificationURIComplete == "" || flow.CheckURL(p.VerificationURIComplete) == nil)
 }
 
@@ -548,13 +550,13 @@ func (s *session) login(ctx context.Context, e *cache.Entry) (*cache.Entry, erro
 	}
 	prompt := cache.Prompt{
 		VerificationURI: auth.VerificationURI, VerificationURIComplete: auth.VerificationURIComplete,
-		UserCode: auth.UserCode, ExpiresAt: auth.ExpiresAt, Issuer: s.issuer, ClientID: s.clientID,
+		UserCode: auth.UserCode, ExpiresAt: auth.ExpiresAt, Issuer: s.issuer, ClientID: s.clientID, Scopes: client.Scopes(),
 	}
 	if err := s.audit(loginStart, nil, nil); err != nil {
 		return nil, err
 	}
 	s.note(func(n *cache.Notes) { n.Prompt = &prompt })
-	ended := s.show(ctx, prompt, client.Scopes())
+	ended := s.show(ctx, prompt)
 	s.openBrowser(prompt)
 	stop := s.ui.runCountdown(auth.ExpiresAt)
 	token, err := client.Poll(ctx, auth, s.ui.pollTrouble)

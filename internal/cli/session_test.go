@@ -191,6 +191,7 @@ func TestPromptOfALockFileIsChecked(t *testing.T) {
 		"the link":          func(p *cache.Prompt) { p.VerificationURI = "file:///etc/passwd" },
 		"no link":           func(p *cache.Prompt) { p.VerificationURI = "" },
 		"the complete link": func(p *cache.Prompt) { p.VerificationURIComplete = "javascript:alert(1)" },
+		"a scope":           func(p *cache.Prompt) { p.Scopes = []string{"a\x1b[2J"} },
 		"the code":          func(p *cache.Prompt) { p.UserCode = "A\x1b[2J" },
 	} {
 		p := good

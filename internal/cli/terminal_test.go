@@ -106,7 +106,8 @@ func TestPromptFits(t *testing.T) {
 			u := &ui{out: &out, screen: screen{terminal: true, colour: colour, size: func() (int, int) { return columns, 24 }}}
 			u.prompt(&options{issuer: "https://idp.example.com/realms/production", clientID: "kubectl", qr: "auto"}, cache.Prompt{
 				VerificationURI: "https://idp.example.com/realms/production/device", VerificationURIComplete: testLink, UserCode: "WDJB-MJHT", ExpiresAt: time.Now().Add(10 * time.Minute),
-			}, []string{"openid", "groups", "offline_access"})
+				Scopes: []string{"openid", "groups", "offline_access"},
+			})
 			plain := strings.NewReplacer("\x1b[1m", "", "\x1b[0m", "").Replace(out.String())
 			if strings.Contains(plain, "\x1b") || colour != (plain != out.String()) {
 				t.Errorf("%d columns, colour %v: %q", columns, colour, out.String())

@@ -106,12 +106,9 @@ func (u *ui) detail(format string, args ...any) {
 }
 
 // prompt asks a person to approve a login. The texts have been through
-// flow.Clean and flow.CheckURL. scopes is nil where they are not known.
-func (u *ui) prompt(o *options, p cache.Prompt, scopes []string) {
-	what := fmt.Sprintf("client %s", o.clientID)
-	if scopes != nil {
-		what += ", scopes " + strings.Join(scopes, " ")
-	}
+// flow.Clean and flow.CheckURL.
+func (u *ui) prompt(o *options, p cache.Prompt) {
+	what := fmt.Sprintf("client %s, scopes %s", o.clientID, strings.Join(p.Scopes, " "))
 	host := o.issuer
 	if parsed, err := url.Parse(o.issuer); err == nil {
 		host = parsed.Host

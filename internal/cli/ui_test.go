@@ -18,8 +18,8 @@ func TestALineAMinute(t *testing.T) {
 		u := &ui{out: &out}
 		end := time.Now().Add(10 * time.Minute)
 		u.prompt(&options{issuer: "https://idp.example.com", clientID: "kubectl", qr: "never"}, cache.Prompt{
-			VerificationURI: "https://idp.example.com/device", UserCode: "WDJB-MJHT", ExpiresAt: end,
-		}, nil)
+			VerificationURI: "https://idp.example.com/device", UserCode: "WDJB-MJHT", ExpiresAt: end, Scopes: []string{"openid"},
+		})
 		stop := u.runCountdown(end)
 		time.Sleep(4*time.Minute + 30*time.Second)
 		stop()
