@@ -64,17 +64,14 @@ type Request struct {
 	// terminal. False does not mean that nobody is there: a kubectl that
 	// reads its own standard input says false too.
 	Interactive bool
-
-	// Server is the API server's URL where the kubeconfig entry says
-	// provideClusterInfo: true, else empty.
-	Server string
 }
 
 // Parse reads the value of KUBERNETES_EXEC_INFO. An empty value stands for a
 // person who runs the plugin by hand, and is answered in v1.
 //
-// The error is a *VersionError, or has ErrMalformed in its chain. It never
-// quotes the request, which may hold a cluster's configuration.
+// The error is a *VersionError, or has ErrMalformed in its chain. Of the
+// request, which may hold a cluster's configuration, it quotes kind and
+// apiVersion at most.
 func Parse(info string) (*Request, error) {
 	if info == "" {
 		return &Request{apiVersion: v1}, nil
@@ -86,8 +83,13 @@ func Parse(info string) (*Request, error) {
 	// reads both.
 	var in clientauthv1.ExecCredential
 	if err := json.Unmarshal([]byte(info), &in); err != nil {
-		// %v: the cause is json's own, and must not become API.
-		return nil, fmt.Errorf("%w: %v", ErrMalformed, err)
+		// %v: the cause is json's own, and must not become API. About a value
+		// that does not suit, such as a time, it would quote it whole.
+		var syntax *json.SyntaxError
+		if errors.As(err, &syntax) {
+			return nil, fmt.Errorf("%w: %v", ErrMalformed, err)
+		}
+		return nil, fmt.Errorf("%w: a value in it is of the wrong form", ErrMalformed)
 	}
 	if in.Kind != kind {
 		return nil, fmt.Errorf("%w: its kind is %q", ErrMalformed, in.Kind)
@@ -95,15 +97,8 @@ func Parse(info string) (*Request, error) {
 	if in.APIVersion != v1 && in.APIVersion != v1beta1 {
 		return nil, &VersionError{APIVersion: in.APIVersion}
 	}
-	req := &Request{apiVersion: in.APIVersion, Interactive: in.Spec.Interactive}
-	if in.Spec.Cluster != nil {
-		req.Server = in.Spec.Cluster.Server
-	}
-	return req, nil
+	return &Request{apiVersion: in.APIVersion, Interactive: in.Spec.Interactive}, nil
 }
-
-// APIVersion is the version in which Respond answers.
-func (r *Request) APIVersion() string { return r.apiVersion }
 
 // Secret holds a token, and cannot be printed, logged, marshalled or compared
 // by accident; see its methods.

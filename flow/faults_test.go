@@ -204,6 +204,63 @@ func TestForeignClock(t *testing.T) {
 		if d := b.client.ClockDifference(); d != 0 {
 			t.Errorf("the difference is taken to be %v", d)
 		}
+		// The last word: nothing after it could put it right.
+		b.is.Fault("poll", 1, issuer.Answer(400, "application/json", `{"error":"access_denied"}`, "Date", old, "Age", "3600"))
+		if _, _, err := b.login(); !errors.Is(err, flow.ErrDenied) {
+			t.Fatal(err)
+		}
+		if d := b.client.ClockDifference(); d != 0 {
+			t.Errorf("by an answer out of a cache the difference is taken to be %v", d)
+		}
+	})
+}
+
+// A roll-out or a proxy answers 404 now and then: only several in a row say that
+// there is no such endpoint.
+func TestFourOhFourNowAndThen(t *testing.T) {
+	bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+		b.is.Set(func(bh *issuer.Behaviour) { bh.ApproveAfterPolls, bh.CodeLifetime = 15, 30*time.Minute })
+		polls := 0
+		b.is.Fault("poll", -1, func(w http.ResponseWriter, r *http.Request) bool {
+			if polls++; polls%4 == 0 {
+				w.WriteHeader(http.StatusNotFound)
+			}
+			return polls%4 == 0
+		})
+		b.mustLogin()
+	})
+}
+
+// No request outlives the code, however long one may take.
+func TestHangAtTheEndOfTheCode(t *testing.T) {
+	bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+		b.config.HTTP.Timeout = time.Hour
+		b.is.Set(func(bh *issuer.Behaviour) { bh.CodeLifetime = time.Minute })
+		b.is.Fault("poll", -1, issuer.Hang)
+		start := time.Now()
+		if _, _, err := b.login(); !errors.Is(err, flow.ErrExpired) || time.Since(start) > 61*time.Second {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+	})
+}
+
+// Approved at the last moment, and the keys are late: the code is used up, so
+// that its end does not count any more.
+func TestKeysAfterTheEndOfTheCode(t *testing.T) {
+	bubble(t, issuer.Options{}, func(t *testing.T, b *bench) {
+		b.is.Set(func(bh *issuer.Behaviour) { bh.CodeLifetime, bh.ApproveAfterPolls = 12*time.Second, 2 })
+		polls := 0
+		b.is.Fault("poll", -1, func(http.ResponseWriter, *http.Request) bool {
+			if polls++; polls == 2 {
+				b.is.RotateKey(false)
+				b.is.Fault("jwks", 1, func(http.ResponseWriter, *http.Request) bool {
+					time.Sleep(20 * time.Second)
+					return false
+				})
+			}
+			return false
+		})
+		b.mustLogin()
 	})
 }
 

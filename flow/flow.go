@@ -398,6 +398,10 @@ func (c *Client) Poll(ctx context.Context, a *Authorization, trouble func(error)
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
+		if !noEndpoint(err) {
+			gone = -1
+		}
+		gone++
 		var refused *ProviderError
 		switch isProvider := errors.As(err, &refused); {
 		case isProvider && refused.Code == "authorization_pending":
@@ -409,14 +413,9 @@ func (c *Client) Poll(ctx context.Context, a *Authorization, trouble func(error)
 			return nil, fmt.Errorf("%w (%w)", ErrDenied, refused)
 		case isProvider && refused.Code == "expired_token":
 			return nil, fmt.Errorf("%w (%w)", ErrExpired, refused)
-		case noEndpoint(err) && gone == 2:
+		case gone >= most404:
 			return nil, err
 		case Temporary(err):
-			if noEndpoint(err) {
-				gone++
-			} else {
-				gone = 0
-			}
 			if inTrouble = true; trouble != nil {
 				trouble(err)
 			}
@@ -439,10 +438,11 @@ func (c *Client) verifyPatiently(ctx context.Context, a *Authorization, answer *
 		if !Temporary(err) {
 			return token, err
 		}
-		if noEndpoint(err) {
-			if gone++; gone == 3 {
-				return nil, err
-			}
+		if !noEndpoint(err) {
+			gone = -1
+		}
+		if gone++; gone >= most404 {
+			return nil, err
 		}
 		if trouble != nil {
 			trouble(err)
@@ -455,6 +455,9 @@ func (c *Client) verifyPatiently(ctx context.Context, a *Authorization, answer *
 		}
 	}
 }
+
+// most404 is how many answers in a row that nothing is there are believed.
+const most404 = 3
 
 // noEndpoint: nothing is there. One such answer may be a proxy's or a roll-out's.
 func noEndpoint(err error) bool {

@@ -420,6 +420,13 @@ func TestRefresh(t *testing.T) {
 		if renewed, err := refresh(); !errors.As(err, &refused) || renewed != nil {
 			t.Errorf("another subject: %v, %v", renewed, err)
 		}
+		// Nor is it, if its audience is not that of the login.
+		b.is.Set(func(bh *issuer.Behaviour) { bh.ExtraClaims = nil })
+		elsewhere := previous()
+		elsewhere.Audience = append(elsewhere.Audience, "api")
+		if renewed, err := b.client.Refresh(t.Context(), elsewhere); !errors.As(err, &refused) || renewed != nil {
+			t.Errorf("another audience: %v, %v", renewed, err)
+		}
 		b.is.Set(func(bh *issuer.Behaviour) { bh.ExtraClaims = nil; bh.NoIDTokenAtRefresh, bh.RotateRefresh = true, true })
 		renewed, err := refresh()
 		if !errors.Is(err, flow.ErrNoIDToken) || renewed == nil || renewed.RefreshToken().Equal(token.RefreshToken()) || !renewed.Bearer().Empty() {

@@ -204,7 +204,8 @@ func (c *Client) verifyJWT(ctx context.Context, raw string, cl *claims, audience
 			return &VerificationError{Reason: "the provider names no keys (jwks_uri) to verify it with"}
 		}
 		config.InsecureSkipSignatureCheck = true
-		return verificationError(oidc.NewVerifier(c.config.Issuer, nil, config).Verify(ctx, raw))
+		_, err := oidc.NewVerifier(c.config.Issuer, nil, config).Verify(ctx, raw)
+		return verificationError(err)
 	}
 	keys, cached, err := c.keys(ctx, false)
 	if err != nil {
@@ -216,7 +217,7 @@ func (c *Client) verifyJWT(ctx context.Context, raw string, cl *claims, audience
 		// An unknown key id, or a key that changed under its id: the document
 		// is asked for again, once.
 		if !set.unfit || !cached {
-			return verificationError(nil, err)
+			return verificationError(err)
 		}
 		if keys, cached, err = c.keys(ctx, true); err != nil {
 			return err
@@ -224,7 +225,7 @@ func (c *Client) verifyJWT(ctx context.Context, raw string, cl *claims, audience
 	}
 }
 
-func verificationError(_ *oidc.IDToken, err error) error {
+func verificationError(err error) error {
 	if err == nil {
 		return nil
 	}
