@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -165,7 +166,24 @@ func TestUntrusted(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "not a regular file"},
-		{"in a folder that others write", func(t *testing.T, dir, _ string) { chmod(t, dir, 0o777) }, "written by others"},
+		{"a pipe", func(t *testing.T, _, path string) {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command("mkfifo", "-m", "600", path).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+		}, "not a regular file"},
+		{"in a folder that others write", func(t *testing.T, dir, _ string) { chmod(t, dir, 0o702) }, "written by others"},
+		{"in a folder that the group writes", func(t *testing.T, dir, _ string) { chmod(t, dir, 0o770) }, "written by others"},
+		{"in a folder of another user", func(t *testing.T, dir, _ string) {
+			if os.Geteuid() != 0 {
+				t.Skip("only root can give a folder away")
+			}
+			if err := os.Chown(dir, 12345, -1); err != nil {
+				t.Fatal(err)
+			}
+		}, "another user"},
 		{"of another user", func(t *testing.T, _, path string) {
 			if os.Geteuid() != 0 {
 				t.Skip("only root can give a file away")
@@ -183,7 +201,14 @@ func TestUntrusted(t *testing.T) {
 				t.Fatal(err)
 			}
 			tt.spoil(t, dir, d.Path(e.Key.ID()))
-			_, err := d.Load(e.Key.ID())
+			loaded := make(chan error, 1)
+			go func() { _, err := d.Load(e.Key.ID()); loaded <- err }()
+			var err error
+			select {
+			case err = <-loaded:
+			case <-time.After(20 * time.Second):
+				t.Fatal("it hangs")
+			}
 			var untrusted *UntrustedError
 			if !errors.As(err, &untrusted) || !strings.Contains(untrusted.Reason, tt.reason) {
 				t.Fatalf("got %v, want an UntrustedError: %s", err, tt.reason)
@@ -266,6 +291,12 @@ func TestDocuments(t *testing.T) {
 	}
 	if b, _ := d.LoadDocument("y"); b != nil {
 		t.Errorf("got %q under another name", b)
+	}
+	if err := os.Rename(filepath.Join(d.dir, documentFile("x")), filepath.Join(d.dir, documentFile("y"))); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := d.LoadDocument("y"); b != nil {
+		t.Errorf("got %q, which is of another name", b)
 	}
 	if ids, _ := d.List(); len(ids) != 0 {
 		t.Errorf("a document is listed as a session: %v", ids)
