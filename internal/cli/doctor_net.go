@@ -84,7 +84,7 @@ func (d *doctor) checkTCP(ctx context.Context) result {
 	at := address(d.peer())
 	var err error
 	if d.conn, err = (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", at); err != nil {
-		fix := "check the port in --oidc-issuer-url, the firewall and the VPN: curl -v " + shellQuote("https://"+at)
+		fix := "check the port in --oidc-issuer-url, the firewall and the VPN: curl -v " + shellQuote(d.peer().Scheme+"://"+at)
 		if d.proxy != nil {
 			fix = "check HTTPS_PROXY, or go around the proxy: NO_PROXY=" + d.target.Hostname()
 		}

@@ -340,7 +340,7 @@ var doctorCases = []struct {
 		p.env = append(p.env, "HTTPS_PROXY=http://proxy.invalid:3128")
 	}},
 	// Port 1, where nobody is: one that was given back may be another test's.
-	{"tcp-failed", "curl -v https://127.0.0.1:1", func(p *patient) { p.issuerURL("http://127.0.0.1:1") }},
+	{"tcp-failed", "curl -v http://127.0.0.1:1", func(p *patient) { p.issuerURL("http://127.0.0.1:1") }},
 	{"tcp-failed", "NO_PROXY=idp.invalid", func(p *patient) {
 		p.env = append(p.env, "HTTPS_PROXY=http://127.0.0.1:1")
 		p.issuerURL("https://idp.invalid")

@@ -308,7 +308,13 @@ func (s *setup) plan(files []kubeconfigFile, args []string, env []any) (*planned
 	if s.context != "" {
 		i, item := holder(files, "contexts", s.context)
 		if i < 0 {
-			return nil, &usageError{message: fmt.Sprintf("there is no context %s", s.context), hint: "one of: " + strings.Join(contextNames(files), ", ")}
+			missing := &usageError{message: fmt.Sprintf("there is no context %s", s.context)}
+			if names := contextNames(files); names != nil {
+				missing.hint = "one of: " + strings.Join(names, ", ")
+			} else {
+				missing.hint = "the kubeconfig knows no cluster yet; first: kubectl config set-cluster NAME --server=URL && kubectl config set-context " + shellQuote(s.context) + " --cluster=NAME"
+			}
+			return nil, missing
 		}
 		p.boundIn = files[i].path
 		if inner, ok := item["context"].(tree); ok {
@@ -332,9 +338,6 @@ func contextNames(files []kubeconfigFile) []string {
 				}
 			}
 		}
-	}
-	if names == nil {
-		return []string{"(there are none)"}
 	}
 	return names
 }
