@@ -86,7 +86,7 @@ type pendingLogin struct {
 }
 
 // takeInventory looks into the folder that was given, and into those that the
-// kubeconfigs name.
+// kubeconfigs name. What can be found comes also with an error.
 func takeInventory(dir string) (*inventory, error) {
 	all, kubeErr := readKubeconfigs(kubeconfigFiles())
 	for _, u := range all.users {

@@ -24,6 +24,12 @@ func newLogin() *cobra.Command {
 			if o.storage == "none" {
 				return &usageError{message: "login keeps a session for later, and --token-cache-storage=none keeps nothing", hint: "use get-token"}
 			}
+			if o.prompt == "never" { // a variable is for get-token
+				if o.given.Lookup("prompt").Annotations[byVariable] == nil {
+					return &usageError{message: "--prompt=never contradicts login: leave it out"}
+				}
+				o.prompt = "auto"
+			}
 			if err := o.applyPolicies(); err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -107,18 +108,18 @@ func findRef(contextName, userName string) (*kubeconfigRef, error) {
 }
 
 func logoutAll(ctx context.Context, o options, local bool, ui *ui) error {
-	inv, err := takeInventory(o.cacheDir)
-	if inv == nil {
-		return err
-	}
-	if err != nil {
-		ui.warn("%v", err)
-	}
+	inv, hidden := takeInventory(o.cacheDir)
 	if len(inv.Sessions) == 0 {
 		ui.say("there are no sessions in %s", o.cacheDir)
 	}
-	return logoutEach(ctx, inv.Sessions, o, local, ui)
+	if err := logoutEach(ctx, inv.Sessions, o, local, ui); err != nil || hidden == nil {
+		return err
+	}
+	return fmt.Errorf("there may be more sessions than were found: %s", oneLine(hidden))
 }
+
+// oneLine is for errors that were joined.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // logoutEach ends sessions of which only the record is known, and whatever a
 // kubeconfig says. One that cannot be ended does not keep the others.
@@ -189,6 +190,9 @@ func (s *session) logout(ctx context.Context, local bool) error {
 	if s.disk == nil { // with none there may be a session from before
 		s.disk = cache.NewDisk(s.cacheDir)
 		s.store, s.other = s.disk, cache.NewKeyring(s.disk)
+		if s.auditLog != "none" {
+			s.trail.path = s.auditLog
+		}
 	}
 	name := fmt.Sprintf("the session of client %s at %s", s.clientID, s.issuer)
 	if _, err := s.store.Load(s.id); errors.Is(err, cache.ErrNotFound) {

@@ -42,11 +42,8 @@ $OIDC_DEVICE_POLICY.`,
 			}
 			ui := newUI(c.ErrOrStderr(), o.verbose)
 			inv, err := takeInventory(o.cacheDir)
-			if inv == nil {
-				return err
-			}
 			if err != nil {
-				ui.warn("%s: what is named there is not known, so nothing counts as orphaned", flow.Clean(strings.ReplaceAll(err.Error(), "\n", "; "), 1000))
+				ui.warn("%s: what is named there is not known, so nothing counts as orphaned", oneLine(err))
 			}
 			if dryRun && !prune {
 				return &usageError{message: "--dry-run is for --prune"}
