@@ -291,7 +291,11 @@ func (d *doctor) choose(o *options, contextName, userName string) error {
 	configs, d.configErr = readKubeconfigs(kubeconfigFiles())
 	user := userName
 	if o.issuer == "" {
-		if err := o.only("context", append(reach, "user", "server", "server-certificate-authority", "output")...); err != nil {
+		beside := "context"
+		if contextName == "" && userName != "" {
+			beside = "user"
+		}
+		if err := o.only(beside, append(reach, "context", "user", "server", "server-certificate-authority", "output")...); err != nil {
 			return err
 		}
 	}

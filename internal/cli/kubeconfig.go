@@ -123,8 +123,11 @@ func readKubeconfigs(files []string) (*kubeconfigs, error) {
 	return all, errors.Join(errs...)
 }
 
-// readRegular does not wait for a pipe.
+// readRegular does not wait for a pipe. KUBECONFIG=/dev/null is for none.
 func readRegular(path string) ([]byte, error) {
+	if path == os.DevNull {
+		return nil, nil
+	}
 	f, _, err := openRegular(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
