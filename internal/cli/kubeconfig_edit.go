@@ -53,10 +53,11 @@ func exactNumbers(d *json.Decoder) *json.Decoder { d.UseNumber(); return d }
 // apply gives the changed text, and whether all else in it is as it was to the
 // byte.
 func (e kubeconfigEdit) apply(text []byte) (changed []byte, exact bool, err error) {
-	if len(bytes.TrimSpace(text)) == 0 {
-		text = []byte("apiVersion: v1\nkind: Config\n")
-	}
 	want, err := parseTree(text)
+	if err == nil && len(bytes.TrimSpace(text)) == 0 {
+		text = []byte("apiVersion: v1\nkind: Config\n")
+		want, err = parseTree(text)
+	}
 	if err != nil {
 		return nil, false, err
 	}
