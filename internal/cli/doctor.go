@@ -335,7 +335,10 @@ func (d *doctor) choose(o *options, contextName, userName string) error {
 			what = fmt.Sprintf("no entry of this program in the kubeconfig for user %q of context %q", user, contextName)
 		}
 		if d.configErr != nil {
-			what = d.configErr.Error()
+			return &usageError{message: oneLine(d.configErr), hint: "kubectl config view"}
+		}
+		if _, ok := configs.contexts[contextName]; contextName != "" && !ok {
+			what = fmt.Sprintf("there is no context %s in the kubeconfig", contextName)
 		}
 		return &usageError{message: what, hint: "give --context=NAME (kubectl config get-contexts), or --oidc-issuer-url and --oidc-client-id"}
 	}
@@ -490,7 +493,9 @@ func (d *doctor) checkCommand(context.Context) result {
 	if err != nil {
 		fix := installHint + ", with its folder on the PATH of kubectl"
 		if ownErr == nil {
-			fix = "put its folder on the PATH, or: " + d.setUser("--exec-command="+shellQuote(own)) + "\n" + fix
+			// Not kubectl config set-credentials: with --exec-command alone it
+			// deletes the arguments.
+			fix = "put its folder on the PATH, or in " + d.entry.file + ": command: " + own + "\n" + fix
 		}
 		return found("command-missing", fix, "%s is not there, or is no program (PATH=%s)", command, os.Getenv("PATH"))
 	}
@@ -579,7 +584,7 @@ func (d *doctor) checkTrust(context.Context) (r result) {
 	var err error
 	if d.config, err = d.flowConfig(); err != nil {
 		r = d.blame("ca-unreadable", err)
-		r.fix = "ls -l " + shellQuote(d.caFile)
+		r.fix = "ls -l " + shellQuote(d.caFile) + "\nif it is in DER form: openssl x509 -inform der -in " + shellQuote(d.caFile) + " -out " + shellQuote(d.caFile+".pem")
 		if d.caFile == "" {
 			r.fix = "--certificate-authority=FILE in place of --certificate-authority-data"
 		}

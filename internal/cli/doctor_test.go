@@ -285,7 +285,7 @@ var doctorCases = []struct {
 	cause     func(p *patient)
 }{
 	{"kubeconfig-unreadable", "kubectl config view", func(p *patient) { p.write("kubeconfig", []byte("{{{")) }},
-	{"command-missing", "kubectl config set-credentials ada --exec-command=/", func(p *patient) {
+	{"command-missing", ": command: /", func(p *patient) {
 		p.entry["command"] = "bin/kubectl-oidc_device"
 		p.kubeconfig()
 	}},

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/url"
 	"os"
@@ -96,7 +97,8 @@ func (s *session) runPromptCommand(ctx context.Context, p cache.Prompt, link str
 		defer close(done)
 		err := c.Wait()
 		out.flush()
-		if err != nil && ctx.Err() == nil {
+		// ErrWaitDelay: it ended well, and what it started goes on.
+		if err != nil && ctx.Err() == nil && !errors.Is(err, exec.ErrWaitDelay) {
 			s.ui.warn("--prompt-command failed: %v", err)
 		}
 	}()
@@ -139,7 +141,11 @@ func isRegular(w io.Writer) bool {
 type lineWriter struct {
 	say  func(format string, args ...any)
 	rest []byte
+	said int
 }
+
+// mostLines is what another program may say: a log must not be filled by it.
+const mostLines = 100
 
 func (w *lineWriter) Write(b []byte) (int, error) {
 	w.rest = append(w.rest, b...)
@@ -148,14 +154,19 @@ func (w *lineWriter) Write(b []byte) (int, error) {
 		if !found && len(w.rest) < 4096 {
 			return len(b), nil
 		}
-		w.say("%s", flow.Clean(string(line), 1000))
 		w.rest = rest
+		switch w.said++; {
+		case w.said <= mostLines:
+			w.say("%s", flow.Clean(string(line), 1000))
+		case w.said == mostLines+1:
+			w.say("(it says more, which is left out)")
+		}
 	}
 }
 
 // flush says a last line that has no end.
 func (w *lineWriter) flush() {
-	if len(w.rest) > 0 {
+	if len(w.rest) > 0 && w.said < mostLines {
 		w.say("%s", flow.Clean(string(w.rest), 1000))
 		w.rest = nil
 	}

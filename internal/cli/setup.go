@@ -407,7 +407,7 @@ func (s *setup) report(p *planned, changed bool) {
 			before = shown(p.old)
 		}
 		for _, line := range difference(before, shown(tree{"name": s.user, "user": p.entry})) {
-			s.ui.say("%s", line)
+			s.ui.whole(line)
 		}
 		if s.context != "" && p.bound != s.user {
 			s.ui.say(" context %s in %s:\n-  user: %s\n+  user: %s", s.context, p.boundIn, p.bound, s.user)

@@ -60,6 +60,8 @@ var (
 	kubeloginBools = []string{
 		"oidc-use-access-token", "oidc-use-pkce", "force-refresh", "insecure-skip-tls-verify", "skip-open-browser",
 		"tls-renegotiation-once", "tls-renegotiation-freely", "force-keyring", "no-keyring",
+		// klog's
+		"logtostderr", "alsologtostderr", "add_dir_header", "one_output", "skip_headers", "skip_log_headers",
 	}
 	// kubeloginSame mean here what they mean there.
 	kubeloginSame = []string{
@@ -87,7 +89,8 @@ func (s *setup) translate(args []string) (remarks []string) {
 		case hasValue:
 		case slices.Contains(kubeloginBools, name):
 			value = "true"
-		case i+1 < len(args):
+		case !strings.HasPrefix(args[i], "--") && len(args[i]) > 2: // -v1
+		case i+1 < len(args) && (!strings.HasPrefix(args[i+1], "--") || name == "oidc-client-secret" || name == "password"):
 			i++
 			value = args[i]
 		}

@@ -34,6 +34,7 @@ var elsewhere = map[string]string{
 	"client-secret":                       "--oidc-client-secret-file",
 	"scope":                               "--oidc-extra-scope",
 	"scopes":                              "--oidc-extra-scope",
+	"kubeconfig":                          "KUBECONFIG=FILE in the environment",
 	"cache-dir":                           "--token-cache-dir",
 }
 

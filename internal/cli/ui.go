@@ -63,6 +63,14 @@ func (u *ui) show(text string) {
 	u.line(prefix)
 }
 
+// whole says a line whose spaces and breaks matter.
+func (u *ui) whole(text string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.clearLine()
+	u.line(prefix + text)
+}
+
 // raw writes lines that are for a CI system, in one go.
 func (u *ui) raw(lines string) {
 	u.mu.Lock()
