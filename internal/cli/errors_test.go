@@ -96,10 +96,10 @@ func TestExplainWithoutCommand(t *testing.T) {
 func TestCommandLine(t *testing.T) {
 	o := &options{}
 	o.addSessionFlags(&cobra.Command{})
-	if err := o.given.Parse([]string{"--oidc-issuer-url=https://a", "--oidc-client-secret=SENTINEL", "--oidc-extra-scope=a,b", "--insecure-skip-tls-verify", "-v"}); err != nil {
+	if err := o.given.Parse([]string{"--oidc-issuer-url=https://a", "--oidc-client-secret=SENTINEL", "--oidc-extra-scope=a,b", `--oidc-auth-request-extra-params="claims={""a"":1,""b"":2}"`, "--insecure-skip-tls-verify", "-v"}); err != nil {
 		t.Fatal(err)
 	}
-	const want = "kubectl oidc-device login --insecure-skip-tls-verify --oidc-extra-scope=a,b --oidc-issuer-url=https://a"
+	const want = `kubectl oidc-device login --insecure-skip-tls-verify '--oidc-auth-request-extra-params="claims={""a"":1,""b"":2}"' --oidc-extra-scope=a,b --oidc-issuer-url=https://a`
 	if got := o.commandLine("login"); got != want {
 		t.Errorf("got %s", got)
 	}

@@ -414,13 +414,25 @@ func (o *options) commandLine(name string, without ...string) string {
 			line = append(line, "--"+f.Name)
 			return
 		}
-		value := f.Value.String()
-		if slice, ok := f.Value.(pflag.SliceValue); ok {
-			value = strings.Join(slice.GetSlice(), ",")
-		}
-		line = append(line, shellQuote("--"+f.Name+"="+value))
+		line = append(line, shellQuote("--"+f.Name+"="+strings.Join(flagValues(f), ",")))
 	})
 	return strings.Join(line, " ")
+}
+
+// flagValues are the values of a flag, each in the form in which the flag reads
+// it again.
+func flagValues(f *pflag.Flag) []string {
+	slice, ok := f.Value.(pflag.SliceValue)
+	if !ok {
+		return []string{f.Value.String()}
+	}
+	values := slice.GetSlice()
+	for i, v := range values {
+		if strings.ContainsAny(v, ",\"\n") { // comma-separated, as in CSV
+			values[i] = `"` + strings.ReplaceAll(v, `"`, `""`) + `"`
+		}
+	}
+	return values
 }
 
 func shellQuote(s string) string {

@@ -148,15 +148,7 @@ func (s *setup) arguments() []string {
 		if session.Lookup(f.Name) == nil || f.Name == "verbose" || !f.Changed || f.Value.String() == f.DefValue {
 			return
 		}
-		values := []string{f.Value.String()}
-		if slice, ok := f.Value.(pflag.SliceValue); ok {
-			values = slice.GetSlice()
-			for i, v := range values {
-				if strings.ContainsAny(v, ",\"\n") { // the flag reads comma-separated values
-					values[i] = `"` + strings.ReplaceAll(v, `"`, `""`) + `"`
-				}
-			}
-		}
+		values := flagValues(f)
 		if slices.Contains([]string{"certificate-authority", "oidc-client-secret-file", "token-cache-dir", "audit-log"}, f.Name) && values[0] != "none" ||
 			slices.Contains([]string{"browser-command", "prompt-command"}, f.Name) && filepath.Base(values[0]) != values[0] {
 			values[0] = absolute(values[0])
